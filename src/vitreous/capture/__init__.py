@@ -1,0 +1,1 @@
+"""Seeing attention in any model, and holding it as an operator."""

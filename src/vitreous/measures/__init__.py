@@ -1,0 +1,1 @@
+"""One file a measure: what is asked of attention, weights and positions."""

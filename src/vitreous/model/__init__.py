@@ -1,0 +1,1 @@
+"""The Vision Transformer of the paper, its configuration, positions and named sizes."""

@@ -1,0 +1,1 @@
+"""Training: configuration, loop, optimizer, evaluation, runs and recipes."""
