@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitreous.checkpoints.sources import save as save
     from vitreous.errors import VitreousError as VitreousError
     from vitreous.inspection import Inspection as Inspection
-    from vitreous.inspection import inspect_model as inspect_model
+    from vitreous.inspector import inspect_model as inspect_model
     from vitreous.model.config import ViTConfig as ViTConfig
     from vitreous.model.vit import VisionTransformer as VisionTransformer
     from vitreous.report import write_report as write_report
@@ -34,7 +34,7 @@ _HOME = {
     "ViTConfig": "vitreous.model.config",
     "VisionTransformer": "vitreous.model.vit",
     "VitreousError": "vitreous.errors",
-    "inspect_model": "vitreous.inspection",
+    "inspect_model": "vitreous.inspector",
     "load": "vitreous.checkpoints.sources",
     "save": "vitreous.checkpoints.sources",
     "train": "vitreous.training.loop",
@@ -42,7 +42,7 @@ _HOME = {
     "write_report": "vitreous.report",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> object:

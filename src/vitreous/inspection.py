@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from vitreous.atomic import write_atomically
+from vitreous.errors import InputError
+from vitreous.measures.distance import depth_trend
 from vitreous.tokens import TokenLayout
+
+FORMAT = "vitreous-inspection-1"
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Inspection:
         filters: (components, channels, height, width); principal components of the patch embedding.
         filters_variance: (components,) in [0, 1]; share of the filters' variance that each explains.
         position_similarity: (rows, columns, rows, columns) in [-1, 1]; cosine similarity of position embeddings.
-        position_structure: locality, row_column and periodicity, each in [-1, 1]; see `measures.similarity`.
+        position_structure: locality, row_column and periodicity; see `measures.similarity.position_structure`.
         provenance: model, file hash, preprocessing, versions, proof of the capture, notes.
     """
 
@@ -57,3 +65,67 @@ class Inspection:
     position_similarity: Tensor | None = None
     position_structure: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def depth_trend(self) -> dict[str, float]:
+        """How distance and its spread over heads change with depth; see `measures.distance.depth_trend`."""
+        return depth_trend(self.attention_distance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number as plain data, ready for JSON; thumbnails are left out."""
+        plain = {item.name: _plain(getattr(self, item.name)) for item in fields(self) if item.name != "thumbnails"}
+        return plain | {"depth_trend": _plain(self.depth_trend)}
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything to one safetensors file, whole or not at all.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        tensors = {name: tensor.contiguous() for name, tensor in self._values() if isinstance(tensor, Tensor)}
+        others = {name: value for name, value in self._values() if not isinstance(value, Tensor)}
+        header = json.dumps(others | {"layout": asdict(self.layout)})
+        write_atomically(Path(path), to_safetensors(tensors, {"format": FORMAT, "inspection": header}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Inspection:
+        """Reads what `save` wrote; needs no model.
+
+        Raises:
+            InputError: if the file is missing, damaged, or no inspection.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            if header.get("format") != FORMAT:
+                raise InputError(
+                    f"{path} is a safetensors file, but no inspection; write one with inspection.save(path)"
+                )
+            values: dict[str, Any] = json.loads(header["inspection"]) | tensors
+            values["layout"] = TokenLayout(**values["layout"])
+            values["image_names"] = tuple(values["image_names"])
+            values["predictions"] = tuple(tuple((n, p) for n, p in image) for image in values["predictions"])
+            return cls(**values)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as cause:
+            raise InputError(
+                f"{path} cannot be read as an inspection: {cause}; write one with inspection.save(path)"
+            ) from cause
+
+    def _values(self) -> Iterator[tuple[str, Any]]:
+        return ((item.name, getattr(self, item.name)) for item in fields(self))
+
+
+def _plain(value: Any) -> Any:
+    """Plain data: tensors as nested lists of numbers with seven digits, NaN as None."""
+    if isinstance(value, Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, TokenLayout):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if value == value and abs(value) != float("inf") else None
+    return value

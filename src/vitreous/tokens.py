@@ -95,6 +95,21 @@ class TokenLayout:
         offsets = self.centres()[:, None] - self.centres()[None]  # (patches, patches, 2)
         return offsets.square().sum(-1).sqrt()
 
+    def token_distances(self, queries: slice) -> Tensor:
+        """The same by rows and for all tokens, prefix rows and columns zero: (queries, tokens) float32.
+
+        Made when asked for, so that the whole matrix never exists; `AttentionOperator.statistics` takes it as a cost.
+        """
+        rows = torch.arange(self.rows, dtype=torch.float32) * self.patch_height
+        columns = torch.arange(self.columns, dtype=torch.float32) * self.patch_width
+        first = max(queries.start, self.prefix)
+        patches = torch.arange(first, max(first, queries.stop)) - self.prefix
+        down = (rows[patches // self.columns, None] - rows).square()  # (patch queries, rows)
+        across = (columns[patches % self.columns, None] - columns).square()  # (patch queries, columns)
+        distances = torch.zeros(queries.stop - queries.start, self.tokens)
+        distances[first - queries.start :, self.prefix :] = (down[:, :, None] + across[:, None]).sqrt_().flatten(1)
+        return distances
+
     @staticmethod
     def _check(tensor: Tensor, axis: int, expected: int, name: str) -> None:
         if tensor.shape[axis] != expected:

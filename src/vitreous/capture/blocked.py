@@ -1,0 +1,198 @@
+"""The operator's arithmetic on any torch device, one cache-sized block of scores at a time.
+
+A block is a few heads of one image times a few queries, against all keys. Its scores are made by one matrix
+product into a buffer that stays in the cache, turned into exponentials, summed in every way that was asked for,
+and forgotten. The log-sum-exp of each row is kept, so a later pass needs neither maximum nor sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from vitreous.capture.operator import AttentionOperator, Cost, RowStatistics
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def exact(function: _Function) -> _Function:
+    """Runs a function without gradients and without autocast, so that sums are made in the precision they say."""
+
+    @wraps(function)
+    def exactly(*args: Any, **kwargs: Any) -> Any:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return exactly  # type: ignore[return-value]
+
+
+BLOCK_ELEMENTS = {"cpu": 2**19, "cuda": 2**24}
+"""Scores in a block, by device: two float32 buffers of 2 MiB stay in a core's cache; a GPU wants fewer launches."""
+
+BLOCK_QUERIES = 128
+"""Queries in a block where there are many keys: enough rows for an efficient matrix product."""
+
+SAFE_EXPONENT = 60.0
+"""Scores smaller than this need no maximum taken out: exp(60) times a million keys is still a float32."""
+
+
+def precision(operator: AttentionOperator) -> torch.dtype:
+    """The type that sums are made in: float64 for float64, else float32."""
+    held = operator.weights if operator.weights is not None else operator.queries
+    assert held is not None
+    return torch.float64 if held.dtype == torch.float64 else torch.float32
+
+
+class Block(NamedTuple):
+    """Scores of some heads of one image and some queries, against all keys.
+
+    `exponentials` are exp(`scores`); both are buffers that the next block overwrites, and both may be used as
+    scratch. `shift` was taken out of each row's scores, 0.0 where none was needed.
+    """
+
+    image: int
+    heads: slice
+    queries: slice
+    scores: Tensor  # (heads, queries, keys)
+    exponentials: Tensor  # (heads, queries, keys)
+    shift: Tensor | float  # (heads, queries)
+
+
+@exact
+def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int) -> RowStatistics:
+    """See `AttentionOperator.statistics`."""
+    from vitreous.capture.operator import RowStatistics
+
+    batch, heads, queries, _ = operator.shape
+    entropy, expected, mass, log_sum_exp = (
+        torch.zeros(batch, heads, queries, dtype=precision(operator), device=operator.device) for _ in range(4)
+    )
+    costs = Tensor()
+    at = slice(0, 0)
+    for block in _blocks(operator):
+        here = (block.image, block.heads, block.queries)
+        total = block.exponentials.sum(-1)  # (heads, queries)
+        log_total = total.log()
+        log_sum_exp[here] = log_total + block.shift
+        if prefix:
+            mass[here] = block.exponentials[..., :prefix].sum(-1) / total
+        block.scores.mul_(block.exponentials)
+        entropy[here] = (log_total - block.scores.sum(-1) / total) / math.log(2)
+        if cost is not None:
+            if at != block.queries:  # neighbouring blocks are other heads of the same queries
+                at, costs = block.queries, cost(block.queries).to(total)
+            torch.mul(block.exponentials, costs, out=block.scores)
+            expected[here] = block.scores.sum(-1) / total
+    return RowStatistics(entropy, None if cost is None else expected, mass, log_sum_exp)
+
+
+@exact
+def apply(operator: AttentionOperator, values: Tensor) -> Tensor:
+    """See `AttentionOperator.apply`."""
+    batch, heads, queries, _ = operator.shape
+    dtype = precision(operator)
+    passed = torch.empty(batch, heads, queries, values.shape[-1], dtype=dtype, device=operator.device)
+    for block in _blocks(operator):
+        sums = torch.bmm(block.exponentials, values[block.image, block.heads].to(dtype))  # (heads, queries, width)
+        passed[block.image, block.heads, block.queries] = sums / block.exponentials.sum(-1, keepdim=True)
+    return passed
+
+
+@exact
+def pull(operator: AttentionOperator, weights: Tensor) -> Tensor:
+    """See `AttentionOperator.pull`."""
+    batch, heads, _, keys = operator.shape
+    dtype = precision(operator)
+    pulled = torch.zeros(batch, heads, keys, dtype=dtype, device=operator.device)
+    weights = weights.to(pulled).expand(batch, heads, -1)
+    for image in range(batch):
+        used = weights[image].abs().amax(0).nonzero().squeeze(1)  # a one-hot vector costs one row
+        if len(used) <= BLOCK_QUERIES:
+            pulled[image] = _pull_rows(operator, image, used, weights[image])
+            continue
+        for block in _blocks(operator, image):
+            log_sum_exp = operator.log_sum_exp[image, block.heads, block.queries]
+            share = weights[image, block.heads, block.queries] * torch.exp(block.shift - log_sum_exp)
+            pulled[image, block.heads] += torch.bmm(share[:, None], block.exponentials)[:, 0]  # (heads, keys)
+    return pulled
+
+
+def _pull_rows(operator: AttentionOperator, image: int, used: Tensor, weights: Tensor) -> Tensor:
+    """The same for a few queries only: weights (heads, queries) -> (heads, keys)."""
+    rows = _one_image(operator, image).rows(used)[0]  # (heads, used, keys)
+    return torch.bmm(weights[:, None, used], rows)[:, 0]
+
+
+def _one_image(operator: AttentionOperator, image: int) -> AttentionOperator:
+    from vitreous.capture.operator import AttentionOperator
+
+    def take(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[image : image + 1]
+
+    bias = None if operator.bias is None else operator.bias.expand(operator.shape)
+    return AttentionOperator(
+        take(operator.queries), take(operator.keys), operator.scale, take(bias), take(operator.weights)
+    )
+
+
+def _blocks(operator: AttentionOperator, image: int | None = None) -> Iterator[Block]:
+    """All blocks, in an order in which neighbours are other heads of the same queries."""
+    batch, heads, queries, keys = operator.shape
+    elements = BLOCK_ELEMENTS.get(operator.device.type, BLOCK_ELEMENTS["cuda"])
+    some_queries = max(1, min(queries, BLOCK_QUERIES if queries * keys > elements else queries, elements // keys))
+    some_heads = max(1, min(heads, elements // (some_queries * keys)))
+    buffer = torch.empty(2, some_heads * some_queries * keys, dtype=precision(operator), device=operator.device)
+    for one in range(batch) if image is None else (image,):
+        score = _scorer(operator, one)
+        for first in range(0, queries, some_queries):
+            some = slice(first, min(queries, first + some_queries))
+            for head in range(0, heads, some_heads):
+                group = slice(head, min(heads, head + some_heads))
+                shape = (group.stop - group.start, some.stop - some.start, keys)
+                scores, exponentials = (part[: math.prod(shape)].view(shape) for part in buffer)
+                shift = score(group, some, scores)
+                torch.exp(scores, out=exponentials)
+                yield Block(one, group, some, scores, exponentials, shift)
+
+
+Scorer = Callable[[slice, slice, Tensor], "Tensor | float"]
+
+
+def _scorer(operator: AttentionOperator, image: int) -> Scorer:
+    """A function that writes the scores of (heads, queries) into a buffer and returns the shift it took out."""
+    dtype = precision(operator)
+    if operator.weights is not None:
+        weights = operator.weights[image]
+        tiny = torch.finfo(dtype).tiny
+
+        def from_weights(heads: slice, queries: slice, scores: Tensor) -> float:
+            torch.log(weights[heads, queries].to(dtype).clamp_min(tiny), out=scores)
+            return 0.0
+
+        return from_weights
+
+    assert operator.queries is not None and operator.keys is not None
+    left = operator.queries[image].to(dtype) * operator.scale  # (heads, queries, head_dim)
+    right = operator.keys[image].to(dtype).transpose(-1, -2)  # (heads, head_dim, keys)
+    bias = None if operator.bias is None else operator.bias.expand(operator.shape)[image]
+    largest = left.norm(dim=-1).amax(-1) * right.norm(dim=-2).amax(-1)  # Cauchy-Schwarz, one bound a head
+    safe = bool((largest < SAFE_EXPONENT).all()) and bias is None
+
+    def from_queries(heads: slice, queries: slice, scores: Tensor) -> Tensor | float:
+        torch.bmm(left[heads, queries], right[heads], out=scores)
+        if safe:
+            return 0.0
+        if bias is not None:
+            scores.add_(bias[heads, queries])
+        shift = scores.amax(-1)  # (heads, queries)
+        scores.sub_(shift[..., None])
+        scores.clamp_min_(torch.finfo(dtype).min)  # a hidden key: exp gives 0, and 0 * score stays 0
+        return shift
+
+    return from_queries
