@@ -149,30 +149,30 @@ def _blocks(operator: AttentionOperator, image: int | None = None) -> Iterator[B
     some_heads = max(1, min(heads, elements // (some_queries * keys)))
     buffer = torch.empty(2, some_heads * some_queries * keys, dtype=precision(operator), device=operator.device)
     for one in range(batch) if image is None else (image,):
-        score = _scorer(operator, one)
+        fill = _filler(operator, one)
         for first in range(0, queries, some_queries):
             some = slice(first, min(queries, first + some_queries))
             for head in range(0, heads, some_heads):
                 group = slice(head, min(heads, head + some_heads))
                 shape = (group.stop - group.start, some.stop - some.start, keys)
                 scores, exponentials = (part[: math.prod(shape)].view(shape) for part in buffer)
-                shift = score(group, some, scores)
-                torch.exp(scores, out=exponentials)
+                shift = fill(group, some, scores, exponentials)
                 yield Block(one, group, some, scores, exponentials, shift)
 
 
-Scorer = Callable[[slice, slice, Tensor], "Tensor | float"]
+Filler = Callable[[slice, slice, Tensor, Tensor], "Tensor | float"]
 
 
-def _scorer(operator: AttentionOperator, image: int) -> Scorer:
-    """A function that writes the scores of (heads, queries) into a buffer and returns the shift it took out."""
+def _filler(operator: AttentionOperator, image: int) -> Filler:
+    """A function that fills the buffers of a block, (heads, queries, scores, exponentials) -> shift."""
     dtype = precision(operator)
+    lowest = torch.finfo(dtype).min  # a hidden key: its exponential is 0, and 0 times this stays 0
     if operator.weights is not None:
         weights = operator.weights[image]
-        tiny = torch.finfo(dtype).tiny
 
-        def from_weights(heads: slice, queries: slice, scores: Tensor) -> float:
-            torch.log(weights[heads, queries].to(dtype).clamp_min(tiny), out=scores)
+        def from_weights(heads: slice, queries: slice, scores: Tensor, exponentials: Tensor) -> float:
+            exponentials.copy_(weights[heads, queries])
+            torch.log(exponentials, out=scores).clamp_min_(lowest)
             return 0.0
 
         return from_weights
@@ -182,17 +182,18 @@ def _scorer(operator: AttentionOperator, image: int) -> Scorer:
     right = operator.keys[image].to(dtype).transpose(-1, -2)  # (heads, head_dim, keys)
     bias = None if operator.bias is None else operator.bias.expand(operator.shape)[image]
     largest = left.norm(dim=-1).amax(-1) * right.norm(dim=-2).amax(-1)  # Cauchy-Schwarz, one bound a head
-    safe = bool((largest < SAFE_EXPONENT).all()) and bias is None
+    is_safe = bool((largest < SAFE_EXPONENT).all()) and bias is None
 
-    def from_queries(heads: slice, queries: slice, scores: Tensor) -> Tensor | float:
+    def from_queries(heads: slice, queries: slice, scores: Tensor, exponentials: Tensor) -> Tensor | float:
         torch.bmm(left[heads, queries], right[heads], out=scores)
-        if safe:
+        if is_safe:
+            torch.exp(scores, out=exponentials)
             return 0.0
         if bias is not None:
             scores.add_(bias[heads, queries])
         shift = scores.amax(-1)  # (heads, queries)
-        scores.sub_(shift[..., None])
-        scores.clamp_min_(torch.finfo(dtype).min)  # a hidden key: exp gives 0, and 0 * score stays 0
+        torch.exp(scores.sub_(shift[..., None]), out=exponentials)
+        scores.clamp_min_(lowest)
         return shift
 
     return from_queries

@@ -117,4 +117,7 @@ class SoftmaxTracker:
             if proof.is_proved(error, result.dtype):
                 return Attention(operator, error, result.dtype)
         operator = AttentionOperator(weights=weights)
-        return Attention(operator, proof.prove(operator, values, result), result.dtype)
+        not_summing = proof.error_of(
+            weights.float().sum(-1), torch.ones(weights.shape[:-1], device=weights.device)
+        )  # edited in place
+        return Attention(operator, max(proof.prove(operator, values, result), not_summing), result.dtype)

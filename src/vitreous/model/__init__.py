@@ -1,1 +1,1 @@
-"""The Vision Transformer of the paper, its configuration, positions and named sizes."""
+"""The Vision Transformer: its settings, its forward pass, and the sizes that have names."""
