@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitreous.capture.operator import AttentionOperator
 from vitreous.capture.watch import Watched, watch_attention
-from vitreous.data.images import find_images, open_image
+from vitreous.data.gather import Pictures, gather_pictures
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.transforms import to_tensor, undo
 from vitreous.errors import ConfigError, InputError, NumericError, ShapeError
@@ -27,13 +27,15 @@ from vitreous.measures.similarity import position_similarity, position_structure
 from vitreous.progress import progress_bar
 from vitreous.tokens import TokenLayout
 
+Images = Tensor | Pictures | str | Path | Sequence[str | Path]
+
 TOP = 5
 """Classes listed for each shown image."""
 
 
 def inspect_model(
     model: nn.Module,
-    images: Tensor | str | Path | Sequence[str | Path],
+    images: Images,
     *,
     batch_size: int = 16,
     shown: int = 8,
@@ -48,11 +50,12 @@ def inspect_model(
 
     Args:
         model: any PyTorch ViT, in eval mode (it is run as it is, without gradients, on its own device).
-        images: (batch, channels, image_height, image_width) float, already preprocessed; or paths of files and folders.
+        images: (batch, channels, image_height, image_width) float, already preprocessed; or files and folders, the
+            name of a built-in data set, or what `data.gather` makes of them.
         batch_size: images in a forward pass.
         shown: images whose maps by layer and head are kept; the averages are over all.
         layout: which token is which, where it cannot be seen.
-        preprocess: for paths: what the model wants done to an image; None takes what the model was loaded with. For
+        preprocess: for pictures: what the model wants done to them; None takes what the model was loaded with. For
             tensors: how to undo their colours in thumbnails.
         class_names: of the logits; none takes what the model was loaded with.
         names: of the images in a tensor.
@@ -61,7 +64,7 @@ def inspect_model(
 
     Raises:
         CaptureError: if no attention is seen, or it cannot be told which token is which, or a proof fails.
-        ConfigError: if paths come without a preprocessing, or a number is out of range.
+        ConfigError: if pictures come without a preprocessing, or a number is out of range.
         InputError: if an image cannot be read, or there is none.
         NumericError: if a measure is NaN.
         ShapeError: if a tensor of images does not have four axes.
@@ -87,38 +90,36 @@ def inspect_model(
 
 
 class _Images:
-    """Batches from a tensor or from files, and the images' names."""
+    """Batches from a tensor or from pictures, and the images' names."""
 
-    def __init__(
-        self, images: Tensor | str | Path | Sequence[str | Path], preprocess: Preprocess | None, names: tuple[str, ...]
-    ):
-        self._tensor = images if isinstance(images, Tensor) else None
+    def __init__(self, images: Images, preprocess: Preprocess | None, names: tuple[str, ...]) -> None:
+        self._images = images if isinstance(images, (Tensor, Pictures)) else gather_pictures(images)
         self._preprocess = preprocess
-        if isinstance(images, Tensor):
-            if images.ndim != 4:
-                raise ShapeError(f"images are {tuple(images.shape)}, not (batch, channels, image_height, image_width)")
-            if not len(images):
-                raise InputError("there is no image: the batch is empty")
-            if names and len(names) != len(images):
-                raise ConfigError(f"{len(names)} names for {len(images)} images; give one each, or none")
-            self.names = names or tuple(f"image {index}" for index in range(len(images)))
+        if isinstance(self._images, Pictures):
+            if preprocess is None:
+                raise ConfigError(
+                    "images are pictures, but nothing tells what the model wants done to them\n"
+                    "pass preprocess=Preprocess(...), or a tensor that is already preprocessed"
+                )
+            self.names = self._images.names
             return
-        if preprocess is None:
-            raise ConfigError(
-                "images are paths, but nothing tells what the model wants done to an image\n"
-                "pass preprocess=Preprocess(...), or a tensor that is already preprocessed"
+        if self._images.ndim != 4:
+            raise ShapeError(
+                f"images are {tuple(self._images.shape)}, not (batch, channels, image_height, image_width)"
             )
-        self._files = find_images([images] if isinstance(images, (str, Path)) else images)
-        self.names = tuple(file.name for file in self._files)
+        if names and len(names) != len(self._images):
+            raise ConfigError(f"{len(names)} names for {len(self._images)} images; give one each, or none")
+        self.names = names or tuple(f"image {index}" for index in range(len(self._images)))
+        if not self.names:
+            raise InputError("there is no image: the batch is empty")
 
     def batch(self, first: int, size: int) -> Tensor:
         """(batch, channels, image_height, image_width)."""
-        if self._tensor is not None:
-            return self._tensor[first : first + size]
+        if isinstance(self._images, Tensor):
+            return self._images[first : first + size]
         assert self._preprocess is not None
-        return torch.stack(
-            [to_tensor(open_image(file), self._preprocess) for file in self._files[first : first + size]]
-        )
+        indices = range(first, min(first + size, len(self.names)))
+        return torch.stack([to_tensor(self._images.read(index), self._preprocess) for index in indices])
 
 
 class _Seen:

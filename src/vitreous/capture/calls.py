@@ -134,7 +134,8 @@ def _from_projections(
     passed = torch.einsum("bhqw,hdw->bqhd", mixed, value_weight).flatten(2)  # rows sum to 1, so A(XW + b) = (AX)W + b
     if biases[2] is not None:
         passed = passed + biases[2].to(mixed)
-    expected = F.linear(passed, *(None if t is None else t.detach().to(mixed) for t in out_projection))
+    weight, bias = out_projection
+    expected = F.linear(passed, weight.detach().to(mixed), None if bias is None else bias.detach().to(mixed))
     return Attention(operator, proof.error_of(expected, returned.detach()[:, chosen]), q.dtype)
 
 

@@ -48,7 +48,15 @@ class AttentionDistance:
 
 def uniform_distance(layout: TokenLayout) -> float:
     """Mean attention distance of a head that attends to all patches alike, in pixels: a reference line."""
-    return float(layout.distances().mean())
+    y, x = torch.arange(layout.rows).double(), torch.arange(layout.columns).double()
+    pairs = torch.outer(_pairs_apart(layout.rows - y), _pairs_apart(layout.columns - x))  # (rows, columns)
+    apart = torch.hypot(y[:, None] * layout.patch_height, x[None] * layout.patch_width)
+    return float((pairs * apart).sum() / layout.patches**2)
+
+
+def _pairs_apart(counts: Tensor) -> Tensor:
+    """Pairs so many steps apart, to either side; a patch and itself are one pair."""
+    return torch.cat([counts[:1], 2 * counts[1:]])
 
 
 def depth_trend(distance: Tensor) -> dict[str, float]:

@@ -1,0 +1,75 @@
+"""Every figure of an inspection as files: PDF for papers, PNG for slides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from vitreous.atomic import write_atomically
+from vitreous.figures.distance import draw_attention_distance
+from vitreous.figures.entropy import draw_entropy
+from vitreous.figures.filters import draw_filters
+from vitreous.figures.heads import draw_class_attention
+from vitreous.figures.mass import draw_prefix_mass
+from vitreous.figures.rollout import draw_rollout
+from vitreous.figures.similarity import draw_position_similarity
+from vitreous.inspection import Inspection
+from vitreous.measures.distance import uniform_distance
+
+DOTS_PER_INCH = 200
+
+
+def write_figures(inspection: Inspection, folder: str | Path) -> list[Path]:
+    """Writes each figure that the inspection has numbers for, as PDF and as PNG.
+
+    Args:
+        inspection: what to draw.
+        folder: made if there is none; files of the same names are replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: if a file cannot be written.
+    """
+    written = []
+    with rc_context({"pdf.fonttype": 42}):  # TrueType: journals refuse the default, Type 3
+        for name, figure in _figures(inspection):
+            for kind in ("pdf", "png"):
+                file = BytesIO()
+                figure.savefig(file, format=kind, dpi=DOTS_PER_INCH)
+                written.append(Path(folder) / f"{name}.{kind}")
+                write_atomically(written[-1], file.getvalue())
+    return written
+
+
+def _figures(inspection: Inspection) -> Iterator[tuple[str, Figure]]:
+    layout, model = inspection.layout, str(inspection.provenance.get("model", ""))
+    shown = len(inspection.thumbnails)
+    yield (
+        "attention-rollout",
+        draw_rollout(
+            inspection.thumbnails, inspection.rollout[:shown], inspection.image_names[:shown], inspection.predictions
+        ),
+    )
+    spread = {model: inspection.attention_distance_spread} if len(inspection.image_names) > 1 else None
+    distances = {model: inspection.attention_distance}
+    yield "attention-distance", draw_attention_distance(distances, spread=spread, uniform=uniform_distance(layout))
+    yield "attention-entropy", draw_entropy({model: inspection.attention_entropy}, tokens=layout.tokens)
+    if layout.prefix:
+        share = layout.prefix / layout.tokens
+        yield "prefix-mass", draw_prefix_mass({model: inspection.prefix_mass}, uniform=share)
+    if inspection.position_similarity is not None:
+        figure = draw_position_similarity(inspection.position_similarity, inspection.position_structure)
+        yield "position-similarity", figure
+    if inspection.filters is not None and inspection.filters_variance is not None:
+        yield "embedding-filters", draw_filters(inspection.filters, inspection.filters_variance)
+    for index in range(shown):
+        figure = draw_class_attention(
+            inspection.class_attention[index], inspection.thumbnails[index], name=inspection.image_names[index]
+        )
+        yield f"class-attention-{index}", figure

@@ -1,0 +1,37 @@
+"""How far a long task is: one line on standard error, so that results on standard output stay clean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(title: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int, str], None]]:
+    """A bar that is drawn while the block runs, with the time left.
+
+    Args:
+        title: what is counted, in front of the bar.
+        total: how many there are.
+        shown: False draws nothing.
+
+    Yields:
+        A function to call with how many more are done, and a note to show behind the bar.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=2) as progress:
+        task = progress.add_task(title, total=total, note="")
+
+        def advance(done: int, note: str) -> None:
+            progress.update(task, advance=done, note=note)
+
+        yield advance
