@@ -59,6 +59,7 @@ def test_every_application_equals_the_dense_float64_matrix(size: float, biased: 
     close(found.entropy, -(attention * logs).sum(-1))
     close(found.cost, (attention * costs).sum(-1))
     close(found.prefix_mass, attention[..., :2].sum(-1))
+    close(found.rest_mass, attention[..., 2:].sum(-1))
     close(operator.expect(costs.float()), (attention * costs).sum(-1))
     close(operator.apply(values), attention @ values.double())
     close(operator.pull(weights), (weights.double()[:, :, None] @ attention)[:, :, 0])

@@ -148,3 +148,11 @@ def test_depth_trend_is_the_least_squares_line() -> None:
         }
     )
     assert depth_trend(distance[:1])["mean_per_layer"] == 0
+
+
+def test_the_renormalised_distance_keeps_shares_that_rounding_would_lose() -> None:
+    scores = torch.zeros(1, 1, 197, 197)
+    scores[..., 0] = 30.0  # all but 1e-11 of every row is on the class token
+    mean, _, renormalized = distances(scores.softmax(-1))
+    assert float(mean) < 1e-6
+    assert float(renormalized) == pytest.approx(116.492, abs=1e-2)

@@ -70,18 +70,20 @@ def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int) -> R
     from vitreous.capture.operator import RowStatistics
 
     batch, heads, queries, _ = operator.shape
-    entropy, expected, mass, log_sum_exp = (
-        torch.zeros(batch, heads, queries, dtype=precision(operator), device=operator.device) for _ in range(4)
+    entropy, expected, mass, rest, log_sum_exp = (
+        torch.zeros(batch, heads, queries, dtype=precision(operator), device=operator.device) for _ in range(5)
     )
     costs = Tensor()
     at = slice(0, 0)
     for block in _blocks(operator):
         here = (block.image, block.heads, block.queries)
-        total = block.exponentials.sum(-1)  # (heads, queries)
+        prefix_sum = block.exponentials[..., :prefix].sum(-1)  # (heads, queries)
+        rest_sum = block.exponentials[..., prefix:].sum(-1)
+        total = prefix_sum + rest_sum
         log_total = total.log()
         log_sum_exp[here] = log_total + block.shift
-        if prefix:
-            mass[here] = block.exponentials[..., :prefix].sum(-1) / total
+        mass[here] = prefix_sum / total
+        rest[here] = rest_sum / total
         block.scores.mul_(block.exponentials)
         entropy[here] = (log_total - block.scores.sum(-1) / total) / math.log(2)
         if cost is not None:
@@ -89,7 +91,7 @@ def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int) -> R
                 at, costs = block.queries, cost(block.queries).to(total)
             torch.mul(block.exponentials, costs, out=block.scores)
             expected[here] = block.scores.sum(-1) / total
-    return RowStatistics(entropy, None if cost is None else expected, mass, log_sum_exp)
+    return RowStatistics(entropy, None if cost is None else expected, mass, rest, log_sum_exp)
 
 
 @exact

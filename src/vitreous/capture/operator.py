@@ -34,12 +34,14 @@ class RowStatistics:
         entropy: bits, from 0 (one key) to log2(keys) (all keys alike).
         cost: expected cost; None where no cost was given.
         prefix_mass: share of the attention on the first `prefix` keys, in [0, 1].
+        rest_mass: share on all others; not one minus the above, which would lose small shares to rounding.
         log_sum_exp: natural logarithm of each row's sum of exponentials.
     """
 
     entropy: Tensor
     cost: Tensor | None
     prefix_mass: Tensor
+    rest_mass: Tensor
     log_sum_exp: Tensor
 
 

@@ -31,7 +31,7 @@ class AttentionDistance:
         rows = operator.statistics(layout.token_distances, layout.prefix)
         assert rows.cost is not None
         distance = layout.patch_tokens(rows.cost)  # (images, heads, patches)
-        on_patches = 1 - layout.patch_tokens(rows.prefix_mass)
+        on_patches = layout.patch_tokens(rows.rest_mass)
         tiny = torch.finfo(distance.dtype).tiny  # a row wholly on prefix tokens has distance 0 either way
         self.as_in_paper.update(layer, distance.mean(-1))
         self.renormalized.update(layer, (distance / on_patches.clamp_min(tiny)).mean(-1))

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from vitreous.progress import progress_bar
+
+
+def test_a_bar_is_drawn_on_standard_error_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("counting", 3) as advance:
+        advance(1, "one")
+        advance(2, "all three")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "counting" in captured.err and "3/3" in captured.err and "all three" in captured.err
+
+
+def test_a_hidden_bar_draws_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("counting", 3, shown=False) as advance:
+        advance(3, "all three")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_square_brackets_in_a_title_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("reading [red]photos[/nothing]", 1) as advance:
+        advance(1, "[bold]")
+    assert "reading [red]photos[/nothing]" in capsys.readouterr().err
