@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import vitreous
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
 from vitreous.errors import CaptureError, ConfigError, InputError, ShapeError
+from vitreous.inspector import _without_common_folder as shorten
 from vitreous.inspector import inspect_model
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
@@ -169,3 +170,10 @@ def test_what_cannot_be_inspected_is_refused(images: Any, options: Any, error: t
 def test_a_model_without_attention_is_refused() -> None:
     with pytest.raises(CaptureError, match="no attention among tokens was seen"):
         inspect_model(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+
+
+def test_names_are_as_short_as_they_can_be_with_all_different() -> None:
+    assert shorten(("in/a/1.png", "in/b/1.png")) == ("a/1.png", "b/1.png")
+    assert shorten(("in/a/1.png", "in/a/2.png")) == ("1.png", "2.png")
+    assert shorten(("one.png",)) == ("one.png",)
+    assert shorten(("/x/one.png", "two.png")) == ("/x/one.png", "two.png")

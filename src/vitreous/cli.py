@@ -215,9 +215,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parse(arguments: list[str]) -> Any:
     """The command that the arguments spell, `train` over the preset that they name."""
-    started = Train(tyro.MISSING, _preset(arguments)) if arguments[:1] == ["train"] else None
+    if arguments[:1] == ["train"]:
+        started = Train(tyro.MISSING, _preset(arguments))
+        return tyro.cli(Train, prog="vitreous train", args=arguments[1:], default=started)
     commands = Union[  # noqa: UP007 (the members are values)
-        Annotated[Train, subcommand("train", default=started or tyro.MISSING)],
+        Annotated[Train, subcommand("train")],
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Predict, subcommand("predict")],
         Annotated[Inspect, subcommand("inspect")],
@@ -256,9 +258,10 @@ def _summary(inspection: Inspection, available: int) -> str:
     images = len(inspection.image_names)
     entropy, mass = inspection.attention_entropy.mean(1), inspection.prefix_mass.mean(1)
     lines = [
-        f"{inspection.provenance['model']}: {layers} layers x {heads} heads, {layout.rows} x {layout.columns} patches "
-        f"of {layout.patch_height} x {layout.patch_width} pixels, {layout.prefix} prefix token(s)",
-        f"over {images} {'image' if images == 1 else 'images'}" + (f" of {available}" if available > images else ""),
+        f"{inspection.provenance['model']}: {_count(layers, 'layer')} x {_count(heads, 'head')}, "
+        f"{layout.rows} x {layout.columns} patches of {layout.patch_height} x {layout.patch_width} pixels, "
+        f"{_count(layout.prefix, 'prefix token')}",
+        f"over {_count(images, 'image')}" + (f" of {available}" if available > images else ""),
         f"attention distance  {trend['first_layer_mean']:6.1f} px in the first layer, "
         f"{trend['last_layer_mean']:.1f} px in the last",
         f"  spread over heads {trend['first_layer_spread']:6.1f} px in the first layer, "
@@ -268,6 +271,10 @@ def _summary(inspection: Inspection, available: int) -> str:
         f"proof               {inspection.provenance['largest_proof_error']:.0e} from the model's own output at most",
     ]
     return "\n".join(lines)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _description(described: dict[str, Any]) -> str:

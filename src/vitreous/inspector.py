@@ -101,7 +101,7 @@ class _Images:
                     "images are pictures, but nothing tells what the model wants done to them\n"
                     "pass preprocess=Preprocess(...), or a tensor that is already preprocessed"
                 )
-            self.names = self._images.names
+            self.names = _without_common_folder(self._images.names)
             return
         if self._images.ndim != 4:
             raise ShapeError(
@@ -120,6 +120,14 @@ class _Images:
         assert self._preprocess is not None
         indices = range(first, min(first + size, len(self.names)))
         return torch.stack([to_tensor(self._images.read(index), self._preprocess) for index in indices])
+
+
+def _without_common_folder(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Paths as short as they can be with all still different."""
+    folders = [Path(name).parts[:-1] for name in names]
+    levels = zip(*folders, strict=False)  # as deep as the shallowest
+    common = next((depth for depth, level in enumerate(levels) if len(set(level)) > 1), min(map(len, folders)))
+    return tuple(str(Path(*Path(name).parts[common:])) for name in names)
 
 
 class _Seen:

@@ -20,7 +20,11 @@ def test_files_and_folders_are_gathered_in_order(tmp_path: Path) -> None:
     draw(tmp_path / "folder" / "b.png", 20)
     draw(tmp_path / "folder" / "a.png", 30)
     pictures = gather_pictures([first, tmp_path / "folder"])
-    assert pictures.names == ("z.png", "a.png", "b.png")
+    assert [str(Path(name).relative_to(tmp_path)) for name in pictures.names] == [
+        "z.png",
+        "folder/a.png",
+        "folder/b.png",
+    ]
     assert [pictures.read(index).getpixel((0, 0)) for index in range(3)] == [(10,) * 3, (30,) * 3, (20,) * 3]
 
 

@@ -18,7 +18,7 @@ class Pictures:
     """Pictures without labels: their names are known, they are decoded when asked for.
 
     Attributes:
-        names: one for each picture.
+        names: one for each picture; of a file its path.
         read: decodes one picture, given its index.
     """
 
@@ -59,4 +59,4 @@ def gather_pictures(sources: str | Path | Sequence[str | Path]) -> Pictures:
         data = open_dataset(listed[0])
         return Pictures(data.image_names, data.read)
     files = find_images(listed)
-    return Pictures(tuple(shown(file.name) for file in files), lambda index: open_image(files[index]))
+    return Pictures(tuple(map(shown, files)), lambda index: open_image(files[index]))

@@ -1,0 +1,153 @@
+"""How well a model knows a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitreous.checkpoints.loaded import LoadedModel
+from vitreous.data.datasets import LabelledImages
+from vitreous.data.transforms import to_tensor
+from vitreous.errors import CheckpointError, ConfigError, NumericError
+from vitreous.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        images: how many were looked at.
+        top1: share of images whose most likely class is the true one, in [0, 1].
+        top5: share whose true class is among the five most likely, or among all where there are fewer.
+        loss: mean cross-entropy in nats, without label smoothing.
+        class_names: one for each class.
+        per_class: (classes,) float64; share of each class's images that are right, NaN where it has none.
+        confusion: (classes, classes) int64; images by true class (rows) and most likely class (columns).
+    """
+
+    images: int
+    top1: float
+    top5: float
+    loss: float
+    class_names: tuple[str, ...]
+    per_class: Tensor
+    confusion: Tensor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON; a class without images has None."""
+        shares = [None if share != share else share for share in self.per_class.tolist()]
+        return {
+            "images": self.images,
+            "top1": self.top1,
+            "top5": self.top5,
+            "loss_nats": self.loss,
+            "per_class": dict(zip(self.class_names, shares, strict=True)),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def evaluate(
+    loaded: LoadedModel, images: LabelledImages, *, batch_size: int = 64, progress: bool = False
+) -> Evaluation:
+    """A model's answers to a whole data set, compared with the labels.
+
+    Raises:
+        ConfigError: if `batch_size` is below 1.
+        CheckpointError: if the model gives no logits, or its classes are not the data set's.
+        InputError: if an image cannot be decoded.
+        NumericError: if a logit is NaN or infinite.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+    check_class_names(loaded, images)
+    logits: list[Tensor] = []
+    with progress_bar(f"evaluating on {images.name}", len(images), shown=progress) as advance:
+        for start in range(0, len(images), batch_size):
+            batch = range(start, min(start + batch_size, len(images)))
+            inputs = torch.stack([to_tensor(images.read(n), loaded.preprocess) for n in batch])
+            logits.append(class_logits(loaded.model, inputs))
+            if logits[-1].shape[-1] != len(images.class_names):
+                raise CheckpointError(
+                    f"{loaded.name} has {logits[-1].shape[-1]} classes, {images.name} has "
+                    f"{len(images.class_names)}; evaluate on the data set that it was trained for"
+                )
+            advance(len(batch), "")
+    return score(torch.cat(logits), torch.tensor(images.labels), images.class_names)
+
+
+def score(logits: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> Evaluation:
+    """Logits compared with labels: (images, classes) and (images,) int64.
+
+    Where logits are equal the first class counts as the most likely.
+
+    Raises:
+        NumericError: if a logit is NaN or infinite.
+    """
+    if not logits.isfinite().all():
+        first = int((~logits.isfinite().all(-1)).nonzero()[0])
+        raise NumericError(f"the logits of image {first} are not finite; the weights are broken, train again")
+    classes = len(class_names)
+    ranked = logits.sort(dim=-1, descending=True, stable=True).indices  # (images, classes)
+    hits = ranked[:, :5] == labels[:, None]  # (images, 5)
+    confusion = torch.bincount(labels * classes + ranked[:, 0], minlength=classes**2).view(classes, classes)
+    return Evaluation(
+        images=len(labels),
+        top1=hits[:, 0].double().mean().item(),
+        top5=hits.any(-1).double().mean().item(),
+        loss=F.cross_entropy(logits.double(), labels).item(),
+        class_names=class_names,
+        per_class=confusion.diag().double() / confusion.sum(1).double(),
+        confusion=confusion,
+    )
+
+
+def class_logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    """A model's logits, without gradients: (batch, 3, image_height, image_width) -> (batch, classes) float32.
+
+    Objects with `logits` in them, as models of transformers return, are understood. The model is called in
+    the mode it is in.
+
+    Raises:
+        CheckpointError: if what the model returns is no such thing.
+    """
+    device = next((weight.device for weight in model.parameters()), inputs.device)
+    with torch.inference_mode():
+        output = model(inputs.to(device))
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
+        raise CheckpointError(
+            f"{type(model).__name__} returned {type(output).__name__}, but logits (images, classes) are "
+            "needed; use a model with a classification head"
+        )
+    return logits.float().cpu()
+
+
+def check_class_names(loaded: LoadedModel, images: LabelledImages) -> None:
+    """Nothing, if the model's classes are the data set's, or are not known.
+
+    Raises:
+        CheckpointError: if they are others, or in another order; with the first differences.
+    """
+    ours, theirs = loaded.class_names, images.class_names
+    if not ours or ours == theirs:
+        return
+    only_model = [name for name in ours if name not in theirs]
+    only_data = [name for name in theirs if name not in ours]
+    if only_model or only_data:
+        difference = f"only the model has {_some(only_model)}; only the data has {_some(only_data)}"
+    else:
+        difference = "the names are the same, in another order"
+    raise CheckpointError(
+        f"{loaded.name} has {len(ours)} classes, {images.name} has {len(theirs)}, and they differ: "
+        f"{difference}; evaluate on the data set that the model was trained for"
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more if names else "none"

@@ -1,0 +1,66 @@
+"""What a model takes pictures for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vitreous.checkpoints.loaded import LoadedModel
+from vitreous.data.gather import Pictures
+from vitreous.data.transforms import to_tensor
+from vitreous.errors import ConfigError, NumericError
+from vitreous.progress import progress_bar
+from vitreous.training.evaluate import class_logits
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One picture's most likely classes.
+
+    Attributes:
+        image: its name; of a file the path.
+        classes: (name, probability), most likely first.
+    """
+
+    image: str
+    classes: tuple[tuple[str, float], ...]
+
+
+def predict(
+    loaded: LoadedModel, pictures: Pictures, *, top: int = 5, batch_size: int = 16, progress: bool = False
+) -> tuple[Prediction, ...]:
+    """The `top` most likely classes of every picture, in their order.
+
+    Classes without a name are called by their index.
+
+    Raises:
+        ConfigError: if `top` or `batch_size` is below 1.
+        InputError: if an image cannot be read.
+        CheckpointError: if the model gives no logits.
+        NumericError: if a logit is NaN or infinite.
+    """
+    if min(top, batch_size) < 1:
+        raise ConfigError(f"top is {top} and batch_size is {batch_size}; both must be at least 1")
+    predictions: list[Prediction] = []
+    with progress_bar("predicting", len(pictures), shown=progress) as advance:
+        for start in range(0, len(pictures), batch_size):
+            batch = range(start, min(start + batch_size, len(pictures)))
+            predictions.extend(_predict_batch(loaded, pictures, batch, top))
+            advance(len(batch), "")
+    return tuple(predictions)
+
+
+def _predict_batch(loaded: LoadedModel, pictures: Pictures, batch: range, top: int) -> list[Prediction]:
+    inputs = torch.stack([to_tensor(pictures.read(index), loaded.preprocess) for index in batch])
+    logits = class_logits(loaded.model, inputs)
+    images = [pictures.names[index] for index in batch]
+    for image, row in zip(images, logits, strict=True):
+        if not row.isfinite().all():
+            raise NumericError(f"{image}: the model's logits are not finite; its weights are broken")
+    best = logits.softmax(-1).topk(min(top, logits.shape[-1]))
+    names = loaded.class_names or tuple(str(n) for n in range(logits.shape[-1]))
+    return [
+        Prediction(image, tuple((names[n], share) for n, share in zip(classes, shares, strict=True)))
+        for image, classes, shares in zip(images, best.indices.tolist(), best.values.tolist(), strict=True)
+    ]

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import vitreous
+from vitreous.cli import main
+from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
+from vitreous.inspection import Inspection
+from vitreous.model.config import ViTConfig
+from vitreous.model.vit import VisionTransformer
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+
+TINY = ["--model.width", "16", "--model.depth", "1", "--model.heads", "2", "--epochs", "1", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model for digits, first weights, in our own folder layout."""
+    folder = tmp_path_factory.mktemp("model") / "model"
+    config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=16, depth=2, heads=2, classes=10)
+    preprocess = Preprocess((16, 16), "squash", 1.0, "bicubic", HALF_MEAN, HALF_STD)
+    made = VisionTransformer(config, generator=torch.Generator().manual_seed(0))
+    vitreous.save(made, folder, preprocess=preprocess, class_names=[str(n) for n in range(10)])
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        Image.linear_gradient("L").rotate(90 * index).resize((40, 30)).convert("RGB").save(folder / f"{index}.png")
+    return folder
+
+
+def run(*arguments: object) -> int:
+    """The exit code of a command, run in this process."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_inspect_writes_a_report_the_numbers_the_record_and_the_figures(model, photos, tmp_path, capsys) -> None:
+    out, numbers, record = tmp_path / "r.html", tmp_path / "n.json", tmp_path / "i.safetensors"
+    code = run("inspect", model, photos, "--out", out, "--json", numbers, "--save", record, "--figures", tmp_path / "f")
+    assert code == 0
+    inspection = Inspection.load(record)
+    plain = json.loads(numbers.read_text())
+    assert plain["image_names"] == ["0.png", "1.png", "2.png"]
+    torch.testing.assert_close(
+        torch.tensor(plain["attention_distance"]), inspection.attention_distance, rtol=1e-6, atol=0
+    )
+    HTMLParser().feed(out.read_text())
+    figures = {path.name for path in (tmp_path / "f").iterdir()}
+    expected = {
+        "attention-distance",
+        "attention-rollout",
+        "position-similarity",
+        "embedding-filters",
+        "class-attention-2",
+    }
+    assert {f"{name}.{kind}" for name in expected for kind in ("pdf", "png")} <= figures
+    printed = capsys.readouterr().out
+    assert "2 layers x 2 heads, 4 x 4 patches" in printed and f"report: {out}" in printed
+
+
+def test_inspect_takes_a_spread_of_a_built_in_data_set(model, tmp_path, capsys) -> None:
+    assert run("inspect", model, "digits", "--out", tmp_path / "r.html", "--most", 5) == 0
+    assert "over 5 images of 360" in capsys.readouterr().out
+
+
+def test_evaluate_prints_one_object(model, capsys) -> None:
+    assert run("evaluate", model, "digits", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 360 and found["top1"] == pytest.approx(0.1)  # zero logits: always the first class
+
+
+def test_predict_prints_one_object_an_image(model, photos, capsys) -> None:
+    assert run("predict", model, photos, "--json", "--top", 2) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["0.png", "1.png", "2.png"]
+    assert all([p["probability"] for p in line["predictions"]] == pytest.approx([0.1, 0.1]) for line in lines)
+
+
+def test_words_and_json_of_each_command_say_the_same(model, photos, capsys) -> None:
+    assert run("evaluate", model, "digits") == 0
+    assert "top-1   10.00%" in capsys.readouterr().out
+    assert run("predict", model, photos) == 0
+    assert capsys.readouterr().out.count("10.00%") == 15
+    assert run("describe", model) == 0
+    words = capsys.readouterr().out
+    assert run("describe", model, "--json") == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["architecture"]["width"] == 16 and described["file_hash"] in words and "width " in words
+
+
+def test_train_leaves_a_model_that_the_other_commands_take(tmp_path, capsys) -> None:
+    assert run("train", "--preset", "digits", "--out", tmp_path / "run", *TINY) == 0
+    assert "of 360 test images right" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    assert run("evaluate", tmp_path / "run" / "model", "digits", "--json") == 0
+    again = tmp_path / "again"  # the settings that a run writes are themselves a preset
+    assert run("train", "--preset", tmp_path / "run" / "config.yaml", "--out", again) == 0
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("run", "again")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["inspect", "MODEL"], 2, "no image was named"),
+        (["inspect", "MODEL", "PHOTOS", "--most", "0"], 2, "at least 1"),
+        (["inspect", "no-such-model", "PHOTOS"], 2, "no-such-model"),
+        (["inspect", "MODEL", "missing.png"], 3, "missing.png: no such file"),
+        (["inspect", "MODEL", "EMPTY.png"], 3, "the file is empty"),
+        (["inspect", "MODEL", "CUT.png"], 3, "CUT.png"),
+        (["inspect", "MODEL", "TEXT.jpg"], 3, "TEXT.jpg"),
+        (["inspect", "MODEL", "FOLDER"], 3, "no image in this folder"),
+        (["inspect", "MODEL", "PHOTOS", "--out", "TEXT.jpg/report.html"], 4, "cannot be written"),
+        (["inspect", "MODEL", "PHOTOS", "--json", "FOLDER"], 4, "folder"),
+        (["inspect", "models:no_attention", "PHOTOS"], 5, "no attention among tokens"),
+        (["inspect", "models:compiled", "PHOTOS"], 5, "_orig_mod"),
+        (["inspect", "models:refuses", "PHOTOS"], 2, "33"),
+        (["inspect", "models:broken", "PHOTOS"], 6, "layer 0: attention is NaN"),
+        (["evaluate", "MODEL", "no-such-data"], 3, "no such data set"),
+        (["evaluate", "DAMAGED", "digits"], 5, "model.safetensors"),
+        (["predict", "MODEL"], 2, "no image was named"),
+        (["train", "--preset", "digit", "--out", "run"], 2, "digit is no preset; choose digits"),
+        (["train", "--out", "TEXT.jpg"], 4, "TEXT.jpg"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_three_lines_at_most_with_its_own_exit_code(
+    arguments: list[str], code: int, words: str, model: Path, photos: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY.png").write_bytes(b"")
+    (tmp_path / "CUT.png").write_bytes((photos / "0.png").read_bytes()[:60])
+    (tmp_path / "TEXT.jpg").write_text("<html>not an image</html>")
+    (tmp_path / "FOLDER").mkdir()
+    (tmp_path / "DAMAGED").mkdir()
+    (tmp_path / "DAMAGED" / "config.json").write_bytes((model / "config.json").read_bytes())
+    (tmp_path / "DAMAGED" / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-20])
+    (tmp_path / "models.py").write_text(USERS_MODELS)
+    monkeypatch.delitem(sys.modules, "models", raising=False)
+    before = {path.name for path in tmp_path.iterdir()}
+    names = {"MODEL": str(model), "PHOTOS": str(photos)}
+    assert run(*(names.get(argument, argument) for argument in arguments)) == code
+    error = capsys.readouterr()
+    lines = [line for line in error.err.splitlines() if "━" not in line]  # progress bars aside
+    message = [line for line in lines if line.startswith("vitreous: ")]
+    assert len(message) == 1 and len(lines[lines.index(message[0]) :]) <= 3
+    assert words in error.err and "Traceback" not in error.err and error.out == ""
+    left = {path.name for path in tmp_path.iterdir()} - before
+    assert left <= {"__pycache__"}, "nothing half-written is left"
+
+
+USERS_MODELS = """
+import torch
+from vitreous.data.preprocess import Preprocess
+from vitreous.model.config import ViTConfig
+from vitreous.model.vit import VisionTransformer
+
+def vit():
+    return VisionTransformer(ViTConfig(width=16, depth=1, heads=2, classes=4))
+
+def no_attention():
+    return torch.nn.Conv2d(3, 4, 3)
+
+def compiled():
+    import warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.compile(vit())
+
+def refuses():
+    return vit()
+
+refuses.preprocess = Preprocess((33, 33))
+
+def broken():
+    model = vit()
+    torch.nn.init.constant_(model.blocks[0].attn.qkv.weight, float("nan"))
+    return model
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["inspekt"], "inspect"),
+        (["predict", "model", "photos", "--jsn"], "--json"),
+        (["train", "--out", "run", "--model.heads", "7"], "width 64 is not a multiple of heads 7"),
+        (["train", "--out", "run", "--model.dept", "7"], "--model.depth"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_right_one_and_code_2(arguments: list[str], words: str, capsys) -> None:
+    assert run(*arguments) == 2
+    assert words in " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
+def test_debug_shows_the_traceback(model) -> None:
+    with pytest.raises(vitreous.VitreousError):
+        main(["predict", str(model), "missing.png", "--debug"])
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "vitreous", *map(str, arguments)]
+
+
+def test_version_and_help_are_answered(capsys) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"vitreous {vitreous.__version__}\n"
+    helped = subprocess.run(command("--help"), capture_output=True, text=True, check=True)
+    assert all(word in helped.stdout for word in ("train", "evaluate", "predict", "inspect", "describe"))
+
+
+def test_results_and_progress_go_to_different_streams(model, photos) -> None:
+    done = subprocess.run(command("predict", model, photos, "--json"), capture_output=True, text=True, check=True)
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 3
+    assert "predicting" in done.stderr
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(model) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command("evaluate", model, "digits"), stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_interrupting_a_run_gives_130_and_leaves_no_model(tmp_path) -> None:
+    started = subprocess.Popen(
+        command("train", "--out", tmp_path / "run", "--epochs", 500),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not metrics.exists() and started.poll() is None:
+        pass
+    started.send_signal(signal.SIGINT)
+    _, error = started.communicate(timeout=60)
+    assert started.returncode == 130 and "vitreous: interrupted" in error and "Traceback" not in error
+    assert not (tmp_path / "run" / "model").exists()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vitreous.errors import OutputError
+from vitreous.training.config import Optim, TrainConfig
+from vitreous.training.runs import append_metrics, start_run
+from vitreous.training.settings_file import read_config
+
+
+def _finish(folder: Path) -> None:
+    (folder / "model").mkdir()
+
+
+def test_a_run_starts_with_its_config_and_no_metrics(tmp_path: Path) -> None:
+    start_run(tmp_path / "deep" / "run", TrainConfig())
+    assert read_config(tmp_path / "deep" / "run" / "config.yaml") == TrainConfig()
+    assert (tmp_path / "deep" / "run" / "metrics.jsonl").read_text() == ""
+
+
+def test_metrics_are_one_object_a_line(tmp_path: Path) -> None:
+    start_run(tmp_path, TrainConfig())
+    append_metrics(tmp_path, {"epoch": 1})
+    append_metrics(tmp_path, {"epoch": 2, "test_top1": 0.5})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"epoch": 1}, {"epoch": 2, "test_top1": 0.5}]
+
+
+def test_an_unfinished_run_starts_again(tmp_path: Path) -> None:
+    start_run(tmp_path, TrainConfig())
+    append_metrics(tmp_path, {"epoch": 1})
+    start_run(tmp_path, replace(TrainConfig(), seed=1))
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    assert read_config(tmp_path / "config.yaml").seed == 1
+
+
+def test_a_finished_run_of_the_same_config_may_be_made_again(tmp_path: Path) -> None:
+    start_run(tmp_path, TrainConfig())
+    _finish(tmp_path)
+    start_run(tmp_path, TrainConfig())
+
+
+def test_a_finished_run_of_another_config_is_kept(tmp_path: Path) -> None:
+    start_run(tmp_path, TrainConfig())
+    append_metrics(tmp_path, {"epoch": 1})
+    _finish(tmp_path)
+    other = replace(TrainConfig(), seed=1, optimizer=Optim(learning_rate=0.5))
+    with pytest.raises(OutputError, match=r"differs in optimizer\.learning_rate, seed\); choose another"):
+        start_run(tmp_path, other)
+    assert read_config(tmp_path / "config.yaml") == TrainConfig()
+    assert (tmp_path / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("content", [None, "a: [", "7"])
+def test_a_model_without_a_readable_config_is_kept(tmp_path: Path, content: str | None) -> None:
+    _finish(tmp_path)
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(OutputError, match=r"differs in config\.yaml"):
+        start_run(tmp_path, TrainConfig())
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(OutputError, match="cannot be written"):
+            start_run(folder, TrainConfig())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        start_run(tmp_path / "run", TrainConfig())
+
+
+def test_metrics_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"metrics\.jsonl cannot be written"):
+        append_metrics(tmp_path / "missing", {"epoch": 1})
