@@ -1,13 +1,13 @@
 """What it costs to look inside ViT-B/16 on a CPU, beside the plain forward pass and beside the usual ways.
 
-    python benchmarks/inspect_cost.py                     # every case; a table, and benchmarks/results/inspect_cost.json
+    python benchmarks/inspect_cost.py                     # every case: a table, and results/inspect_cost.json
     python benchmarks/inspect_cost.py --case ours 1025    # one case in this process, as JSON
 
-The work: attention distance and entropy of every head and layer, and the rollout of the class token, for one image. Each
-case runs in its own process, so that its peak memory is its own. Time is the ratio to the same model's plain forward pass,
-the median of alternating rounds in one run; memory is what the case adds to that pass's peak. The usual ways make all maps
-(timm with its fused kernel off and a hook on each dropout; transformers with attn_implementation="eager") and put the
-textbook formulas on them.
+The work: attention distance and entropy of every head and layer, and the rollout of the class token, for one image.
+Each case runs in its own process, so that its peak memory is its own. Time is the ratio to the same model's plain
+forward pass, the median of alternating rounds in one run; memory is what the case adds to that pass's peak. The usual
+ways make all maps (timm with its fused kernel off and a hook on each dropout; transformers with
+attn_implementation="eager") and put the textbook formulas on them.
 """
 
 from __future__ import annotations
@@ -55,10 +55,8 @@ def main() -> None:
                 continue
             row = json.loads(run.stdout.splitlines()[-1])
             rows.append(row)
-            print(
-                f"{tokens:7}  {name:26} {row['plain_ms']:9.0f} {row['case_ms']:9.0f} {row['ratio']:6.2f} {row['extra_mb']:9.0f}",
-                flush=True,
-            )
+            numbers = f"{row['plain_ms']:9.0f} {row['case_ms']:9.0f} {row['ratio']:6.2f} {row['extra_mb']:9.0f}"
+            print(f"{tokens:7}  {name:26} {numbers}", flush=True)
     machine = f"{torch.get_num_threads()} cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     RESULTS.parent.mkdir(exist_ok=True)
     written = {"date": str(date.today()), "machine": machine, "torch": torch.__version__, "rows": rows}
@@ -97,7 +95,7 @@ def _peak_mb() -> float:
 
 
 def ours(images: Tensor, with_rollout: bool = True) -> tuple[Step, Step]:
-    """vitreous on its own model, fused attention on."""
+    """This package on its own model, fused attention on."""
     from vitreous.capture.operator import AttentionOperator
     from vitreous.capture.watch import watch_attention
     from vitreous.measures.distance import AttentionDistance
@@ -128,7 +126,7 @@ def ours(images: Tensor, with_rollout: bool = True) -> tuple[Step, Step]:
 
 
 def timm_unfused(images: Tensor) -> tuple[Step, Step]:
-    """timm with its fused kernel off, a hook on each attention dropout, and the textbook formulas."""
+    """Timm with its fused kernel off, a hook on each attention dropout, and the textbook formulas."""
     _shim_torchvision()
     import timm
 
@@ -149,7 +147,7 @@ def timm_unfused(images: Tensor) -> tuple[Step, Step]:
 
 
 def transformers_eager(images: Tensor) -> tuple[Step, Step]:
-    """transformers with attn_implementation="eager", output_attentions=True, and the textbook formulas."""
+    """Transformers with attn_implementation="eager", output_attentions=True, and the textbook formulas."""
     _shim_torchvision()
     from transformers import ViTConfig, ViTForImageClassification
 

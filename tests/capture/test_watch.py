@@ -464,7 +464,7 @@ def test_compiled_and_scripted_models_are_refused_with_the_remedy() -> None:
     model = ours().model.eval()
     with pytest.raises(CaptureError, match="_orig_mod"), watch_attention(torch.compile(model)):
         pass
-    with pytest.raises(CaptureError, match="not a torch.nn.Module"), watch_attention("B/16"):  # type: ignore[arg-type]
+    with pytest.raises(CaptureError, match=r"not a torch.nn.Module"), watch_attention("B/16"):  # type: ignore[arg-type]
         pass
 
 

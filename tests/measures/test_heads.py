@@ -122,7 +122,8 @@ def test_batches_and_merged_processes_give_what_one_batch_gives(kind) -> None:
     merged = kind()
     merged.merge(measured(slice(0, 2)))
     merged.merge(measured(slice(2, 7)))
-    for expected, *others in zip(*(r if isinstance(r, tuple) else (r,) for r in (whole, in_batches, merged.result()))):
+    results = [r if isinstance(r, tuple) else (r,) for r in (whole, in_batches, merged.result())]
+    for expected, *others in zip(*results, strict=True):
         for other in others:
             torch.testing.assert_close(other, expected, rtol=1e-12, atol=1e-12)
 

@@ -159,9 +159,9 @@ def watch_attention(
         yield watched
     if watched._tracker.unapplied:
         raise CaptureError(
-            f"{watched._tracker.unapplied} softmax(es) over tokens were seen in {type(model).__name__}, but their result was "
-            "changed before it met the values (heads mixed or weights edited)\nsuch attention is no single matrix a head, "
-            "so it is not shown"
+            f"{watched._tracker.unapplied} softmax(es) over tokens were seen in {type(model).__name__}, but their "
+            "result was changed before it met the values (heads mixed or weights edited)\n"
+            "such attention is no single matrix a head, so it is not shown"
         )
     if not watched.errors:
         seen = f" ({'; '.join(watched.notes)})" if watched.notes else ""

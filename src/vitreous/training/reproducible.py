@@ -15,13 +15,12 @@ def reproducible(threads: int) -> Iterator[None]:
     Threads, the choice of operations and torch's own random numbers are afterwards as they were before.
     """
     threads_before = torch.get_num_threads()
-    strict_before = torch.are_deterministic_algorithms_enabled()
-    warns_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    strict_before = torch.get_deterministic_debug_mode()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import torch's whole compiler
     try:
         with torch.random.fork_rng(devices=[]):  # dropout draws from torch's own, seeded at each step
             yield
     finally:
-        torch.use_deterministic_algorithms(strict_before, warn_only=warns_before)
+        torch.set_deterministic_debug_mode(strict_before)
         torch.set_num_threads(threads_before)
