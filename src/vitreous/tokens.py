@@ -8,6 +8,7 @@ Nobody else in the package slices off the class token or takes the square root o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -99,16 +100,9 @@ class TokenLayout:
         """The same by rows and for all tokens, prefix rows and columns zero: (queries, tokens) float32.
 
         Made when asked for, so that the whole matrix never exists; `AttentionOperator.statistics` takes it as a cost.
+        The newest answer is kept and shared: do not write into it.
         """
-        rows = torch.arange(self.rows, dtype=torch.float32) * self.patch_height
-        columns = torch.arange(self.columns, dtype=torch.float32) * self.patch_width
-        first = max(queries.start, self.prefix)
-        patches = torch.arange(first, max(first, queries.stop)) - self.prefix
-        down = (rows[patches // self.columns, None] - rows).square()  # (patch queries, rows)
-        across = (columns[patches % self.columns, None] - columns).square()  # (patch queries, columns)
-        distances = torch.zeros(queries.stop - queries.start, self.tokens)
-        distances[first - queries.start :, self.prefix :] = (down[:, :, None] + across[:, None]).sqrt_().flatten(1)
-        return distances
+        return _token_distances(self, queries.start, queries.stop)
 
     @staticmethod
     def _check(tensor: Tensor, axis: int, expected: int, name: str) -> None:
@@ -117,3 +111,16 @@ class TokenLayout:
                 f"axis {axis} of a tensor {tuple(tensor.shape)} has length {tensor.shape[axis]}, "
                 f"but the layout has {expected} {name}"
             )
+
+
+@lru_cache(maxsize=1)  # layers ask for the same rows one after another
+def _token_distances(layout: TokenLayout, start: int, stop: int) -> Tensor:
+    rows = torch.arange(layout.rows, dtype=torch.float32) * layout.patch_height
+    columns = torch.arange(layout.columns, dtype=torch.float32) * layout.patch_width
+    first = max(start, layout.prefix)
+    patches = torch.arange(first, max(first, stop)) - layout.prefix
+    down = (rows[patches // layout.columns, None] - rows).square()  # (patch queries, rows)
+    across = (columns[patches % layout.columns, None] - columns).square()  # (patch queries, columns)
+    distances = torch.zeros(stop - start, layout.tokens)
+    distances[first - start :, layout.prefix :] = (down[:, :, None] + across[:, None]).sqrt_().flatten(1)
+    return distances

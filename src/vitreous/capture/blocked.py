@@ -38,8 +38,10 @@ BLOCK_ELEMENTS = {"cpu": 2**19, "cuda": 2**24}
 BLOCK_QUERIES = 128
 """Queries in a block where there are many keys: enough rows for an efficient matrix product."""
 
-SAFE_EXPONENT = 60.0
-"""Scores smaller than this need no maximum taken out: exp(60) times a million keys is still a float32."""
+SAFE_EXPONENT = 86.0
+"""Scores smaller than this need no maximum taken out: 2^86 times a million keys is still a float32."""
+
+LOG2_E = math.log2(math.e)
 
 
 def precision(operator: AttentionOperator) -> torch.dtype:
@@ -52,8 +54,9 @@ def precision(operator: AttentionOperator) -> torch.dtype:
 class Block(NamedTuple):
     """Scores of some heads of one image and some queries, against all keys.
 
-    `exponentials` are exp(`scores`); both are buffers that the next block overwrites, and both may be used as
-    scratch. `shift` was taken out of each row's scores, 0.0 where none was needed.
+    `exponentials` are 2^`scores`: scores are held in bits, which spares a factor and is what torch does fastest. Both
+    are buffers that the next block overwrites, and both may be used as scratch. `shift` was taken out of each row's
+    scores, 0.0 where none was needed.
     """
 
     image: int
@@ -70,28 +73,31 @@ def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int) -> R
     from vitreous.capture.operator import RowStatistics
 
     batch, heads, queries, _ = operator.shape
-    entropy, expected, mass, rest, log_sum_exp = (
+    prefix_sum, rest_sum, score_sum, cost_sum, shift = (
         torch.zeros(batch, heads, queries, dtype=precision(operator), device=operator.device) for _ in range(5)
     )
     costs = Tensor()
     at = slice(0, 0)
     for block in _blocks(operator):
         here = (block.image, block.heads, block.queries)
-        prefix_sum = block.exponentials[..., :prefix].sum(-1)  # (heads, queries)
-        rest_sum = block.exponentials[..., prefix:].sum(-1)
-        total = prefix_sum + rest_sum
-        log_total = total.log()
-        log_sum_exp[here] = log_total + block.shift
-        mass[here] = prefix_sum / total
-        rest[here] = rest_sum / total
-        block.scores.mul_(block.exponentials)
-        entropy[here] = (log_total - block.scores.sum(-1) / total) / math.log(2)
+        shift[here] = block.shift
+        if prefix:
+            torch.sum(block.exponentials[..., :prefix], -1, out=prefix_sum[here])
+        torch.sum(block.exponentials[..., prefix:], -1, out=rest_sum[here])
+        torch.sum(block.scores.mul_(block.exponentials), -1, out=score_sum[here])
         if cost is not None:
             if at != block.queries:  # neighbouring blocks are other heads of the same queries
-                at, costs = block.queries, cost(block.queries).to(total)
-            torch.mul(block.exponentials, costs, out=block.scores)
-            expected[here] = block.scores.sum(-1) / total
-    return RowStatistics(entropy, None if cost is None else expected, mass, rest, log_sum_exp)
+                at, costs = block.queries, cost(block.queries).to(shift)
+            torch.sum(block.exponentials.mul_(costs), -1, out=cost_sum[here])
+    total = prefix_sum + rest_sum
+    bits = total.log2()
+    return RowStatistics(
+        entropy=bits - score_sum / total,
+        cost=None if cost is None else cost_sum / total,
+        prefix_mass=prefix_sum / total,
+        rest_mass=rest_sum / total,
+        log_sum_exp=(bits + shift) / LOG2_E,
+    )
 
 
 @exact
@@ -118,29 +124,19 @@ def pull(operator: AttentionOperator, weights: Tensor) -> Tensor:
         if len(used) <= BLOCK_QUERIES:
             pulled[image] = _pull_rows(operator, image, used, weights[image])
             continue
+        bits = operator.log_sum_exp[image] * LOG2_E  # (heads, queries)
         for block in _blocks(operator, image):
-            log_sum_exp = operator.log_sum_exp[image, block.heads, block.queries]
-            share = weights[image, block.heads, block.queries] * torch.exp(block.shift - log_sum_exp)
+            share = weights[image, block.heads, block.queries] * torch.exp2(
+                block.shift - bits[block.heads, block.queries]
+            )
             pulled[image, block.heads] += torch.bmm(share[:, None], block.exponentials)[:, 0]  # (heads, keys)
     return pulled
 
 
 def _pull_rows(operator: AttentionOperator, image: int, used: Tensor, weights: Tensor) -> Tensor:
     """The same for a few queries only: weights (heads, queries) -> (heads, keys)."""
-    rows = _one_image(operator, image).rows(used)[0]  # (heads, used, keys)
+    rows = operator.image(image).rows(used)[0]  # (heads, used, keys)
     return torch.bmm(weights[:, None, used], rows)[:, 0]
-
-
-def _one_image(operator: AttentionOperator, image: int) -> AttentionOperator:
-    from vitreous.capture.operator import AttentionOperator
-
-    def take(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[image : image + 1]
-
-    bias = None if operator.bias is None else operator.bias.expand(operator.shape)
-    return AttentionOperator(
-        take(operator.queries), take(operator.keys), operator.scale, take(bias), take(operator.weights)
-    )
 
 
 def _blocks(operator: AttentionOperator, image: int | None = None) -> Iterator[Block]:
@@ -174,27 +170,28 @@ def _filler(operator: AttentionOperator, image: int) -> Filler:
 
         def from_weights(heads: slice, queries: slice, scores: Tensor, exponentials: Tensor) -> float:
             exponentials.copy_(weights[heads, queries])
-            torch.log(exponentials, out=scores).clamp_min_(lowest)
+            torch.log2(exponentials, out=scores).clamp_min_(lowest)
             return 0.0
 
         return from_weights
 
     assert operator.queries is not None and operator.keys is not None
-    left = operator.queries[image].to(dtype) * operator.scale  # (heads, queries, head_dim)
-    right = operator.keys[image].to(dtype).transpose(-1, -2)  # (heads, head_dim, keys)
+    left = (operator.queries[image].to(dtype) * (operator.scale * LOG2_E)).contiguous()  # (heads, queries, head_dim)
+    keys = operator.keys[image].to(dtype).contiguous()  # read many times
+    right = keys.transpose(-1, -2)  # (heads, head_dim, keys)
     bias = None if operator.bias is None else operator.bias.expand(operator.shape)[image]
-    largest = left.norm(dim=-1).amax(-1) * right.norm(dim=-2).amax(-1)  # Cauchy-Schwarz, one bound a head
+    largest = left.norm(dim=-1).amax(-1) * keys.norm(dim=-1).amax(-1)  # Cauchy-Schwarz, one bound a head
     is_safe = bool((largest < SAFE_EXPONENT).all()) and bias is None
 
     def from_queries(heads: slice, queries: slice, scores: Tensor, exponentials: Tensor) -> Tensor | float:
         torch.bmm(left[heads, queries], right[heads], out=scores)
         if is_safe:
-            torch.exp(scores, out=exponentials)
+            torch.exp2(scores, out=exponentials)
             return 0.0
         if bias is not None:
-            scores.add_(bias[heads, queries])
+            scores.add_(bias[heads, queries], alpha=LOG2_E)
         shift = scores.amax(-1)  # (heads, queries)
-        torch.exp(scores.sub_(shift[..., None]), out=exponentials)
+        torch.exp2(scores.sub_(shift[..., None]), out=exponentials)
         scores.clamp_min_(lowest)
         return shift
 

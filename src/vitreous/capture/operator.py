@@ -99,6 +99,15 @@ class AttentionOperator:
         assert held is not None
         return held.device
 
+    def image(self, index: int) -> AttentionOperator:
+        """The same for one image of the batch: (1, heads, queries, keys). Nothing is copied."""
+        one = slice(index, index + 1 or None)
+        bias = None if self.bias is None else self.bias.expand(self.shape)[one]
+        if self.weights is not None:
+            return AttentionOperator(weights=self.weights[one])
+        assert self.queries is not None and self.keys is not None
+        return AttentionOperator(self.queries[one], self.keys[one], self.scale, bias)
+
     @cached_property
     def log_sum_exp(self) -> Tensor:
         """Natural logarithm of each row's sum of exponentials: (batch, heads, queries). Made once, kept."""
@@ -204,7 +213,12 @@ class AttentionOperator:
         if self.weights is not None:
             return self.weights[:, :, chosen].to(dtype)
         assert self.queries is not None and self.keys is not None
-        scores = self.queries[:, :, chosen].to(dtype) @ self.keys.to(dtype).transpose(-1, -2) * self.scale
-        if self.bias is not None:
-            scores = scores + self.bias.expand(self.shape)[:, :, chosen].to(dtype)
-        return scores.softmax(-1)  # (batch, heads, chosen, keys)
+        bias = None if self.bias is None else self.bias.expand(self.shape)
+        rows = []
+        for image in range(self.shape[0]):  # one by one: a product over both axes would copy the keys
+            keys = self.keys[image].to(dtype).transpose(-1, -2)  # (heads, head_dim, keys)
+            scores = torch.bmm(self.queries[image][:, chosen].to(dtype), keys) * self.scale
+            if bias is not None:
+                scores = scores + bias[image][:, chosen].to(dtype)
+            rows.append(scores.softmax(-1))
+        return torch.stack(rows)  # (batch, heads, chosen, keys)
