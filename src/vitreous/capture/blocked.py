@@ -125,7 +125,7 @@ def pull(operator: AttentionOperator, weights: Tensor) -> Tensor:
             pulled[image] = _pull_rows(operator, image, used, weights[image])
             continue
         bits = operator.log_sum_exp[image] * LOG2_E  # (heads, queries)
-        for block in _blocks(operator, image):
+        for block in _blocks(operator, image, bits):
             share = weights[image, block.heads, block.queries] * torch.exp2(
                 block.shift - bits[block.heads, block.queries]
             )
@@ -139,15 +139,19 @@ def _pull_rows(operator: AttentionOperator, image: int, used: Tensor, weights: T
     return torch.bmm(weights[:, None, used], rows)[:, 0]
 
 
-def _blocks(operator: AttentionOperator, image: int | None = None) -> Iterator[Block]:
-    """All blocks, in an order in which neighbours are other heads of the same queries."""
+def _blocks(operator: AttentionOperator, image: int | None = None, bits: Tensor | None = None) -> Iterator[Block]:
+    """All blocks, in an order in which neighbours are other heads of the same queries.
+
+    `bits` are the base-2 logarithms of the rows' sums (heads, queries), where they are known: no maximum
+    is looked for then.
+    """
     batch, heads, queries, keys = operator.shape
     elements = BLOCK_ELEMENTS.get(operator.device.type, BLOCK_ELEMENTS["cuda"])
     some_queries = max(1, min(queries, BLOCK_QUERIES if queries * keys > elements else queries, elements // keys))
     some_heads = max(1, min(heads, elements // (some_queries * keys)))
     buffer = torch.empty(2, some_heads * some_queries * keys, dtype=precision(operator), device=operator.device)
     for one in range(batch) if image is None else (image,):
-        fill = _filler(operator, one)
+        fill = _filler(operator, one, bits)
         for first in range(0, queries, some_queries):
             some = slice(first, min(queries, first + some_queries))
             for head in range(0, heads, some_heads):
@@ -161,7 +165,7 @@ def _blocks(operator: AttentionOperator, image: int | None = None) -> Iterator[B
 Filler = Callable[[slice, slice, Tensor, Tensor], "Tensor | float"]
 
 
-def _filler(operator: AttentionOperator, image: int) -> Filler:
+def _filler(operator: AttentionOperator, image: int, bits: Tensor | None) -> Filler:
     """A function that fills the buffers of a block, (heads, queries, scores, exponentials) -> shift."""
     dtype = precision(operator)
     lowest = torch.finfo(dtype).min  # a hidden key: its exponential is 0, and 0 times this stays 0
@@ -180,8 +184,7 @@ def _filler(operator: AttentionOperator, image: int) -> Filler:
     keys = operator.keys[image].to(dtype).contiguous()  # read many times
     right = keys.transpose(-1, -2)  # (heads, head_dim, keys)
     bias = None if operator.bias is None else operator.bias.expand(operator.shape)[image]
-    largest = left.norm(dim=-1).amax(-1) * keys.norm(dim=-1).amax(-1)  # Cauchy-Schwarz, one bound a head
-    is_safe = bool((largest < SAFE_EXPONENT).all()) and bias is None
+    is_safe = bias is None and _is_bounded(left, keys)
 
     def from_queries(heads: slice, queries: slice, scores: Tensor, exponentials: Tensor) -> Tensor | float:
         torch.bmm(left[heads, queries], right[heads], out=scores)
@@ -190,9 +193,17 @@ def _filler(operator: AttentionOperator, image: int) -> Filler:
             return 0.0
         if bias is not None:
             scores.add_(bias[heads, queries], alpha=LOG2_E)
-        shift = scores.amax(-1)  # (heads, queries)
+        shift = scores.amax(-1) if bits is None else bits[heads, queries]  # (heads, queries)
         torch.exp2(scores.sub_(shift[..., None]), out=exponentials)
         scores.clamp_min_(lowest)
         return shift
 
     return from_queries
+
+
+def _is_bounded(left: Tensor, keys: Tensor) -> bool:
+    """Whether no score can reach SAFE_EXPONENT; asked only where the answer is cheaper than taking out maxima."""
+    if keys.shape[1] <= 4 * keys.shape[2]:
+        return False
+    largest = left.norm(dim=-1).amax(-1) * keys.norm(dim=-1).amax(-1)  # Cauchy-Schwarz, one bound a head
+    return bool((largest < SAFE_EXPONENT).all())
