@@ -169,7 +169,7 @@ def test_what_cannot_be_inspected_is_refused(images: Any, options: Any, error: t
 
 def test_a_model_without_attention_is_refused() -> None:
     with pytest.raises(CaptureError, match="no attention among tokens was seen"):
-        inspect_model(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+        inspect_model(nn.Conv2d(3, 4, 3).eval(), torch.zeros(1, 3, 8, 8))
 
 
 def test_names_are_as_short_as_they_can_be_with_all_different() -> None:

@@ -64,7 +64,8 @@ def inspect_model(
 
     Raises:
         CaptureError: if no attention is seen, or it cannot be told which token is which, or a proof fails.
-        ConfigError: if pictures come without a preprocessing, or a number is out of range.
+        ConfigError: if the model is in training mode, pictures come without a preprocessing, or a number is out of
+            range.
         InputError: if an image cannot be read, or there is none.
         NumericError: if a measure is NaN.
         ShapeError: if a tensor of images does not have four axes.
@@ -78,13 +79,17 @@ def inspect_model(
         preprocess = Preprocess.from_dict(known["preprocess"])
     source = _Images(images, preprocess, tuple(names))
     seen = _Seen(tuple(class_names or known.get("class_names", ())), shown)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if model.training:
+        raise ConfigError(
+            "the model is in training mode, where dropout and batch statistics vary\ncall model.eval() first"
+        )
+    weight = next((value for value in model.parameters() if value.is_floating_point()), torch.zeros(()))
     with progress_bar("inspecting images", len(source.names), shown=progress) as advance, torch.no_grad():
         for first in range(0, len(source.names), batch_size):
             batch = source.batch(first, batch_size)
             with watch_attention(model, layout=layout, on_attention=seen.on_attention) as watched:
-                output = model(batch.to(device))
-            seen.finish(batch, _logits(model, output), watched)
+                output = model(batch.to(weight))
+            seen.finish(batch, _logits(model, output, seen.class_names), watched)
             advance(len(batch), "")
     return seen.result(watched, source, preprocess, _provenance(model, known, preprocess, name))
 
@@ -135,7 +140,7 @@ class _Seen:
 
     def __init__(self, class_names: tuple[str, ...], shown: int) -> None:
         self.distance, self.entropy, self.mass = AttentionDistance(), AttentionEntropy(), PrefixMass()
-        self._class_names, self._shown = class_names, shown
+        self.class_names, self._shown = class_names, shown
         self._operators: list[AttentionOperator] = []
         self._rollouts: list[Tensor] = []
         self._maps: list[Tensor] = []
@@ -159,7 +164,7 @@ class _Seen:
         if wanted > 0:
             self._inputs.append(batch[:wanted].float().cpu())
             self._maps.append(_read_out_maps(self._operators, layout)[:wanted])
-            self._predictions += _predictions(logits, self._class_names)[:wanted]
+            self._predictions += _predictions(logits, self.class_names)[:wanted]
         self._operators.clear()
 
     def result(
@@ -217,15 +222,14 @@ def _read_out_maps(operators: Sequence[AttentionOperator], layout: TokenLayout) 
     return torch.stack(maps, 1).float().cpu()
 
 
-def _logits(model: nn.Module, output: Any) -> Tensor | None:
+def _logits(model: nn.Module, output: Any, class_names: tuple[str, ...]) -> Tensor | None:
     """(images, classes), where the output is known to be logits."""
     logits = getattr(output, "logits", None)
     if isinstance(logits, Tensor) and logits.ndim == 2:
         return logits
     config = getattr(model, "config", None)
     classes = getattr(model, "num_classes", None) or getattr(config, "classes", None)
-    names = (getattr(model, "provenance", None) or {}).get("class_names", ())
-    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] in (classes, len(names)):
+    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] in (classes, len(class_names)):
         return output
     return None
 

@@ -1,7 +1,6 @@
 """What a torch call says about attention: each function translates one kind of call into an operator.
 
-A call that is attention gives an `Attention`: the operator, the values it was applied to, and what came back, so
-that the capture can prove itself.
+A call that is attention gives an `Attention`: the operator, and how far it is from what the call gave back.
 """
 
 from __future__ import annotations
@@ -60,6 +59,7 @@ def from_sdpa(args: tuple[Any, ...], kwargs: dict[str, Any], returned: Tensor, b
     if given["enable_gqa"] and key.shape[1] != query.shape[1]:
         repeats = query.shape[1] // key.shape[1]
         key, value = (tensor.repeat_interleave(repeats, 1) for tensor in (key, value))
+    key, value = (tensor.expand(-1, query.shape[1], -1, -1) for tensor in (key, value))  # one for all heads
     scale = given["scale"] if given["scale"] is not None else 1 / math.sqrt(query.shape[-1])
     operator = AttentionOperator(query.detach(), key.detach(), float(scale), as_bias(given["attn_mask"], query))
     note = "causal attention: a text tower's, not an image's" if given["is_causal"] else None
@@ -74,6 +74,8 @@ def from_multi_head(args: tuple[Any, ...], kwargs: dict[str, Any], returned: tup
     given = call.arguments
     if given["training"] and given["dropout_p"]:
         raise CaptureError("attention drops weights at random in this mode\ncall model.eval() before watching it")
+    if given["query"].ndim != 3:
+        raise CaptureError("attention without a batch axis is not shown\ngive the model a batch, of one image at least")
     if given["use_separate_proj_weight"] or given["bias_k"] is not None or given["add_zero_attn"]:
         raise CaptureError("multi_head_attention_forward with separate or extended keys is not shown")
     query, key, value = (given[name].transpose(0, 1) for name in ("query", "key", "value"))  # batch first

@@ -145,7 +145,7 @@ class AttentionOperator:
             if tuple(cost.shape) != self.shape[2:]:
                 raise ShapeError(f"cost is {tuple(cost.shape)}, the operator's (queries, keys) are {self.shape[2:]}")
             whole = cost
-            found = self.statistics(lambda rows: whole[rows]).cost
+            found = blocked.statistics(self, lambda rows: whole[rows], 0).cost
         else:
             found = self.statistics(cost).cost
         assert found is not None
@@ -184,6 +184,9 @@ class AttentionOperator:
 
         Args:
             queries: indices of query tokens.
+
+        Raises:
+            IndexError: if there is no such query.
         """
         chosen = torch.as_tensor(queries, device=self.device)
         return self._matrix(chosen)

@@ -47,44 +47,53 @@ class SoftmaxTracker:
     def __init__(self) -> None:
         self._scores: Any = WeakTensorKeyDictionary()
         self._attention: Any = WeakTensorKeyDictionary()
+        self.too_many_axes = 0  # softmaxes that are left out
         self.unapplied = 0  # softmaxes over square matrices that were not (yet) multiplied with values
 
-    def see(
-        self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any, batch: int | None
-    ) -> Attention | None:
-        """What this call completes: an application of attention, or (mostly) nothing."""
-        if not isinstance(returned, Tensor) or not args:
+    def see(self, call: Any, given: tuple[Any, ...], returned: Any, batch: int | None) -> Attention | None:
+        """What this call completes: an application of attention, or (mostly) nothing.
+
+        Args:
+            call: the torch function.
+            given: all its arguments, in order.
+            returned: what it gave back.
+            batch: images in the pass, where it is known.
+        """
+        if not isinstance(returned, Tensor) or not given:
             return None
         if call in self.PRODUCTS:
-            return self._product(call, args, returned, batch)
+            return self._product(call, given, returned, batch)
+        if not isinstance(given[0], Tensor):
+            return None
         if call in self.SOFTMAXES:
-            self._softmax(args[0], returned)
-        elif call in self.UNCHANGED and isinstance(args[0], Tensor):
+            self._softmax(given[0], returned)
+        elif call in self.UNCHANGED:
             for followed in (self._scores, self._attention):
-                if args[0] in followed and returned is not args[0]:
-                    followed[returned] = followed[args[0]]
-        elif call in self.SCALINGS:
-            self._scale(call, args, returned)
-        elif call in self.SUMS and isinstance(args[0], Tensor) and args[0] in self._scores:
-            self._add(self._scores[args[0]], args[1], returned)
+                if given[0] in followed and returned is not given[0]:
+                    followed[returned] = followed[given[0]]
+        elif len(given) > 1 and given[0] in self._scores:
+            if call in self.SCALINGS:
+                self._scale(call, given[0], given[1], returned)
+            elif call in self.SUMS:
+                self._add(self._scores[given[0]], given[1], returned)
         return None
 
-    def _product(self, call: Any, args: tuple[Any, ...], returned: Tensor, batch: int | None) -> Attention | None:
-        left, right = args[1:3] if call is torch.einsum and len(args) == 3 else args[:2]
-        if not isinstance(left, Tensor) or not isinstance(right, Tensor):
+    def _product(self, call: Any, given: tuple[Any, ...], returned: Tensor, batch: int | None) -> Attention | None:
+        operands = given[1:] if call is torch.einsum else given[:2]
+        if len(operands) != 2 or not all(isinstance(operand, Tensor) for operand in operands):
             return None
-        if left in self._attention and left.ndim == right.ndim and returned.shape[:-1] == left.shape[:-1]:
+        left, right = operands
+        if left.ndim != right.ndim or left.ndim not in (3, 4):
+            return None
+        if left in self._attention and returned.shape[:-1] == left.shape[:-1]:
             return self._applied(left, right, returned, batch)
         keys = right if call is torch.einsum else right.transpose(-1, -2)  # einsum: (..., tokens, head_dim) as they are
-        fits = left.ndim in (3, 4) and left.shape[:-2] == keys.shape[:-2] and left.shape[-1] == keys.shape[-1]
+        fits = left.shape[:-2] == keys.shape[:-2] and left.shape[-1] == keys.shape[-1]
         if fits and returned.shape == (*left.shape[:-1], keys.shape[-2]):
             self._scores[returned] = _Scores(left.detach(), keys.detach())
         return None
 
-    def _scale(self, call: Any, args: tuple[Any, ...], returned: Tensor) -> None:
-        tensor, factor = args[0], args[1]
-        if not isinstance(tensor, Tensor) or tensor not in self._scores:
-            return
+    def _scale(self, call: Any, tensor: Tensor, factor: Any, returned: Tensor) -> None:
         if isinstance(factor, Tensor):
             if factor.numel() != 1:
                 return
@@ -100,6 +109,8 @@ class SoftmaxTracker:
             self._scores[returned] = _Scores(old.queries, old.keys, old.scale, both)
 
     def _softmax(self, scores: Tensor, returned: Tensor) -> None:
+        if returned.ndim > 4 and returned.shape[-1] == returned.shape[-2]:
+            self.too_many_axes += 1
         if returned.ndim in (3, 4) and returned.shape[-1] > 1:
             self._attention[returned] = (returned.detach(), self._scores.get(scores))
             self.unapplied += returned.shape[-1] == returned.shape[-2]

@@ -8,6 +8,7 @@ its inputs, its weights and its output.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,8 +18,12 @@ from torch import Tensor, nn
 
 from vitreous.capture.calls import Attention, from_projections
 from vitreous.capture.proof import error_of, rows_to_try
+from vitreous.errors import CaptureError
 
 See = Callable[[Attention], None]
+
+WATCHED = "_vitreous_watched"
+"""Marks a wrapped `forward`."""
 
 
 @contextmanager
@@ -35,9 +40,16 @@ def seeing_torch_modules(model: nn.Module, see: See) -> Iterator[None]:
 
 def _wrap(module: nn.Module, watcher: Callable[..., Any], see: See, undo: ExitStack) -> None:
     had, forward = module.__dict__.get("forward"), module.forward
+    thread = threading.get_ident()
+    if hasattr(forward, WATCHED):
+        raise CaptureError("the model is being watched already\nclose the other watch_attention() first")
 
     def watched(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != thread:  # another thread's pass is not ours to see
+            return forward(*args, **kwargs)
         return watcher(module, forward, see, args, kwargs)
+
+    setattr(watched, WATCHED, True)
 
     def restore() -> None:
         if had is None:

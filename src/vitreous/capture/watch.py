@@ -45,6 +45,7 @@ class Watched:
         self.notes: list[str] = []
         self._model, self._layout, self._on_attention = model, layout, on_attention
         self._reader, self._tracker = ImageReader(), SoftmaxTracker()
+        self._reads_text = False
 
     @property
     def layout(self) -> TokenLayout:
@@ -67,28 +68,35 @@ class Watched:
         return find_positions(self._model, self.layout, self._reader.width, self._reader.table_grid)
 
     def _see_call(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> None:
+        given = (*args, *kwargs.values())
         if call is F.scaled_dot_product_attention:
-            batch = self._reader.batch or args[0].shape[0]
-            self._see_attention(calls.from_sdpa(args, kwargs, returned, batch))
+            self._see_attention(calls.from_sdpa(args, kwargs, returned, self._reader.batch or returned.shape[0]))
         elif call is F.multi_head_attention_forward:
             self._see_attention(calls.from_multi_head(args, kwargs, returned))
+        elif call is F.embedding:
+            self._reads_text = bool(self.errors)  # position embeddings come before the first attention
+        elif not self.errors:
+            self._reader.see(call, given, returned)
+            self._see_softmax(call, given, returned)
         else:
-            attention = self._tracker.see(call, args, kwargs, returned, self._reader.batch)
-            if attention is not None:
-                self._see_attention(attention)
-            elif self.errors:
-                self._reader.refuse_second_image(args)
-            else:
-                self._reader.see(call, args, kwargs, returned)
+            self._reader.refuse_second_image(call, given)
+            self._see_softmax(call, given, returned)
+
+    def _see_softmax(self, call: Any, given: tuple[Any, ...], returned: Any) -> None:
+        attention = self._tracker.see(call, given, returned, self._reader.batch)
+        if attention is not None:
+            self._see_attention(attention)
 
     def _see_attention(self, attention: calls.Attention) -> None:
         operator, layer = attention.operator, len(self.errors)
         queries, keys = operator.shape[2:]
         note = attention.note
+        if note is None and self._reads_text:
+            note = "attention after a text was read: another tower"
         if note is None and queries != keys:
             note = f"{queries} quer{'y' if queries == 1 else 'ies'} over {keys} tokens: pooling, not self-attention"
         if note is not None:
-            self.notes.append(f"left out, after layer {layer - 1}: {note}")
+            self.notes.append(f"left out, {f'after layer {layer - 1}' if layer else 'before the first layer'}: {note}")
             return
         if self._layout is None:
             self._layout = self._reader.layout(self._model, queries)
@@ -141,6 +149,9 @@ def watch_attention(
     The output keeps every bit, fused kernels stay on, nothing is left behind, also when the pass fails. Each layer
     proves itself: on a few random rows softmax(q k^T) v must be what the model's kernel returned.
 
+    Not seen: kernels that are private to a library, `flex_attention`, compiled graphs. `nn.TransformerEncoder` with a
+    padding mask takes its path without nested tensors while it is watched.
+
     Args:
         model: any module that attends among the tokens of an image; in eval mode.
         layout: which token is which, where it cannot be seen.
@@ -157,6 +168,8 @@ def watch_attention(
     watched = Watched(model, layout, on_attention)
     with seeing_torch_modules(model, watched._see_attention), _Mode(watched):
         yield watched
+    if watched._tracker.too_many_axes:
+        watched.notes.append(f"left out: {watched._tracker.too_many_axes} softmax(es) over more than four axes")
     if watched._tracker.unapplied:
         raise CaptureError(
             f"{watched._tracker.unapplied} softmax(es) over tokens were seen in {type(model).__name__}, but their "

@@ -18,7 +18,7 @@ class HeadMoments:
 
     def update(self, layer: int, per_image: Tensor) -> None:
         """Takes one layer's numbers: `per_image` (images, heads). Layers come in order, first layer first."""
-        values = per_image.double().cpu()
+        values = per_image.cpu().double()
         mean = values.mean(0)
         new = (len(values), mean, (values - mean).square().sum(0))
         if layer == len(self._layers):
@@ -28,6 +28,8 @@ class HeadMoments:
 
     def merge(self, other: HeadMoments) -> None:
         """Takes what another process saw."""
+        if not other._layers:
+            return
         if not self._layers:
             self._layers = list(other._layers)
         else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vitreous.capture.operator import AttentionOperator
-from vitreous.errors import ConfigError, ShapeError
+from vitreous.errors import ConfigError, NumericError, ShapeError
 from vitreous.tokens import TokenLayout
 
 Fusion = Literal["mean", "max", "min"]
@@ -51,6 +51,7 @@ def attention_rollout(
     Raises:
         ConfigError: if residual, heads or token is not one of the above.
         ShapeError: if the layers do not fit the layout.
+        NumericError: if heads are fused by "min" and have no key in common.
 
     Source: Abnar & Zuidema 2020, arXiv 2005.00928, equation 1 and appendix A.1; heads fused as in the ViT paper, D.8.
     """
@@ -107,6 +108,11 @@ def _pull_fused(operator: AttentionOperator, reached: Tensor, heads: Fusion) -> 
     for some in torch.arange(operator.shape[2]).split(QUERIES_AT_ONCE):
         rows = operator.rows(some)  # (batch, heads, some, tokens)
         fused = rows.amax(1) if heads == "max" else rows.amin(1)
-        fused = fused / fused.sum(-1, keepdim=True)
+        total = fused.sum(-1, keepdim=True)
+        if not bool((total > 0).all()):
+            raise NumericError(
+                'a query has no key that all heads look at, so heads="min" leaves nothing\nuse "mean" or "max"'
+            )
+        fused = fused / total
         passed += (reached[:, None, some.to(reached.device)].to(fused) @ fused)[:, 0].to(passed)
     return passed

@@ -49,40 +49,68 @@ def position_structure(similarity: Tensor) -> dict[str, float]:
     Returns:
         The three numbers; a grid too small for one of them (a single patch, a single row and column) leaves it out.
     """
-    rows, columns = similarity.shape[:2]
-    values = similarity.double().flatten(2).flatten(0, 1)  # (patches, patches)
-    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).double()
-    down, across = (places[:, None] - places[None]).abs().unbind(-1)
+    pairs, total, squares = _by_offset(similarity.double().cpu())
+    rows, columns = pairs.shape
+    down, across = torch.arange(rows).double()[:, None], torch.arange(columns).double()[None]
     distance = (down.square() + across.square()).sqrt()
-    others = distance > 0
     found: dict[str, float] = {}
-    if int(others.sum()) > 2 and float(values[others].std()) > 0 and float(distance[others].std()) > 0:
-        found["locality"] = -float(torch.corrcoef(torch.stack([values[others], distance[others]]))[0, 1])
-    on_axis = others & ((down == 0) | (across == 0))
-    differences = _differences_at_equal_distance(values, distance, on_axis, others & ~on_axis)
-    if differences is not None:
-        found["row_column"] = differences
-    profiles = [
-        torch.stack([values[(down == 0) & (across == step)].mean() for step in range(columns)]),
-        torch.stack([values[(across == 0) & (down == step)].mean() for step in range(rows)]),
-    ]
-    regained = [_regained(profile) for profile in profiles if len(profile) > 2]
+    others = pairs.clone()
+    others[0, 0] = 0  # a patch and itself
+    locality = _correlation(others, distance, total, squares)
+    if locality is not None:
+        found["locality"] = -locality
+    row_column = _excess_on_axes(others, distance, total)
+    if row_column is not None:
+        found["row_column"] = row_column
+    mean = total / pairs
+    regained = [_regained(profile) for profile in (mean[0], mean[:, 0]) if len(profile) > 2]
     if regained:
         found["periodicity"] = sum(regained) / len(regained)
     return found
 
 
-def _differences_at_equal_distance(values: Tensor, distance: Tensor, on_axis: Tensor, off_axis: Tensor) -> float | None:
-    """Mean over on-axis pairs of their similarity less that of off-axis pairs within half a patch of their distance."""
-    total, pairs = 0.0, 0
-    for step in distance[on_axis].unique():
-        here = on_axis & (distance == step)
-        beside = off_axis & ((distance - step).abs() <= 0.5)
-        if beside.any():
-            count = int(here.sum())
-            total += float(values[here].mean() - values[beside].mean()) * count
-            pairs += count
-    return total / pairs if pairs else None
+def _by_offset(similarity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs of patches, sum and sum of squares of their similarities, by offset down and across: (rows, columns)."""
+    rows, columns = similarity.shape[:2]
+    tables = torch.zeros(3, rows * columns, dtype=torch.float64)
+    across = (torch.arange(columns)[:, None] - torch.arange(columns)[None]).abs()  # (columns, columns)
+    for row in range(rows):  # all patches of a row at once: never patches x patches of anything new
+        down = (torch.arange(rows) - row).abs()
+        offsets = (down[None, :, None] * columns + across[:, None, :]).flatten()  # (columns * rows * columns)
+        values = similarity[row].flatten()
+        for table, weights in zip(tables, (torch.ones_like(values), values, values.square()), strict=True):
+            table += torch.bincount(offsets, weights, minlength=rows * columns)
+    pairs, total, squares = tables.unflatten(1, (rows, columns))
+    return pairs, total, squares
+
+
+def _correlation(pairs: Tensor, distance: Tensor, total: Tensor, squares: Tensor) -> float | None:
+    """Pearson's correlation of similarity with distance over the pairs; None where one of them does not vary."""
+    counted, count = pairs > 0, pairs.sum()
+    if int(count) < 2:
+        return None
+    mean_value, mean_distance = total[counted].sum() / count, (pairs * distance).sum() / count
+    product = (total * distance)[counted].sum() / count - mean_value * mean_distance
+    spread_value = squares[counted].sum() / count - mean_value.square()
+    spread_distance = (pairs * distance.square()).sum() / count - mean_distance.square()
+    if float(spread_value) <= 1e-12 or float(spread_distance) <= 1e-12:
+        return None
+    return float(product / (spread_value * spread_distance).sqrt())
+
+
+def _excess_on_axes(pairs: Tensor, distance: Tensor, total: Tensor) -> float | None:
+    """Similarity of pairs in one row or column, less that of others within half a patch of their distance; a mean."""
+    axes = torch.zeros_like(pairs, dtype=torch.bool)
+    axes[0], axes[:, 0] = True, True
+    excess, counted = 0.0, 0.0
+    for step in range(1, max(pairs.shape)):
+        here = axes & (distance == step) & (pairs > 0)
+        beside = ~axes & ((distance - step).abs() <= 0.5)
+        if here.any() and beside.any():
+            count = float(pairs[here].sum())
+            excess += (float(total[here].sum()) / count - float(total[beside].sum() / pairs[beside].sum())) * count
+            counted += count
+    return excess / counted if counted else None
 
 
 def _regained(profile: Tensor) -> float:
