@@ -307,8 +307,8 @@ def test_under_bf16_autocast_the_kernels_own_precision_is_held(name: str) -> Non
     for operator, attention in zip(watched.layers, exact, strict=True):
         assert operator.queries is not None
         assert operator.queries.dtype == torch.bfloat16
-        assert float((attention - 1 / attention.shape[-1]).abs().max()) > 0.05
-        torch.testing.assert_close(operator.dense(), attention, rtol=0.1, atol=5e-3)  # bf16 keeps 8 bits
+        structure = (attention - 1 / attention.shape[-1]).abs().mean()  # what a map of equal shares would miss
+        assert float((operator.dense() - attention).abs().mean()) < 0.05 * float(structure)  # 8 bits, two layers deep
 
 
 def test_the_layers_can_be_taken_as_they_happen() -> None:
