@@ -27,6 +27,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vitreous.checkpoints.optional import let_torchvision_import
+
 RESULTS = Path(__file__).parent / "results" / "inspect_cost.json"
 SIZES = {197: 224, 1025: 512, 4097: 1024}  # tokens: image size, patch 16
 ROUNDS = {197: 15, 1025: 7, 4097: 3}
@@ -127,7 +129,7 @@ def ours(images: Tensor, with_rollout: bool = True) -> tuple[Step, Step]:
 
 def timm_unfused(images: Tensor) -> tuple[Step, Step]:
     """Timm with its fused kernel off, a hook on each attention dropout, and the textbook formulas."""
-    _shim_torchvision()
+    let_torchvision_import()
     import timm
 
     model = timm.create_model("vit_base_patch16_224", img_size=tuple(images.shape[-2:])).eval()
@@ -148,7 +150,7 @@ def timm_unfused(images: Tensor) -> tuple[Step, Step]:
 
 def transformers_eager(images: Tensor) -> tuple[Step, Step]:
     """Transformers with attn_implementation="eager", output_attentions=True, and the textbook formulas."""
-    _shim_torchvision()
+    let_torchvision_import()
     from transformers import ViTConfig, ViTForImageClassification
 
     model = ViTForImageClassification(ViTConfig(image_size=images.shape[-1])).eval()
@@ -174,17 +176,6 @@ def textbook(maps: list[Tensor], images: Tensor) -> object:
         mixed = one.mean(1) + torch.eye(one.shape[-1])
         rollout = (mixed / mixed.sum(-1, keepdim=True)) @ rollout
     return distance, entropy, rollout[:, 0, 1:]
-
-
-def _shim_torchvision() -> None:
-    """Lets a torchvision built for another torch be imported; see tests/conftest.py."""
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _shim_torchvision.library = library  # type: ignore[attr-defined]  # definitions live as long as it does
 
 
 CASES: dict[str, Callable[[Tensor], tuple[Step, Step]]] = {

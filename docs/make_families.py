@@ -7,7 +7,6 @@ Full-sized models with random weights, two images each; nothing is fetched.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import tests.conftest  # noqa: F401, I001  (lets a torchvision that was built for another torch be imported)
 from vitreous import VisionTransformer, inspect_model, watch_attention
+from vitreous.checkpoints.optional import let_torchvision_import
 from vitreous.figures import draw_attention_distance, draw_filters, draw_position_similarity
 from vitreous.inspection import Inspection
 from vitreous.model.presets import named_config
@@ -124,6 +122,7 @@ Full-sized, random weights, two images, float32, without gradients. Made by `doc
 
 def main() -> None:
     """Looks into every model and writes the table."""
+    let_torchvision_import()
     rows = []
     for library, name, make, size in FAMILIES:
         torch.manual_seed(0)

@@ -136,13 +136,23 @@ def test_train_leaves_a_model_that_the_other_commands_take(tmp_path, capsys) -> 
         (["inspect", "models:compiled", "PHOTOS"], 5, "_orig_mod"),
         (["inspect", "models:refuses", "PHOTOS"], 2, "33"),
         (["inspect", "models:broken", "PHOTOS"], 6, "layer 0: attention is NaN"),
+        (["inspect", "models:demands", "PHOTOS"], 2, "refused a batch of (3, 3, 224, 224)"),
+        (["inspect", "models:fails", "PHOTOS"], 2, "models:fails failed: no luck"),
+        (["inspect", "MODEL", "PHOTOS", "--out", "a.html", "--json", "a.html"], 2, "same file"),
+        (["inspect", "MODEL", "MINE.png", "--out", "MINE.png"], 2, "is one of the images"),
+        (["inspect", "MODEL", "PHOTOS", "--out", "PIPE"], 4, "is a device or a pipe"),
+        (["inspect", "MODEL", "PHOTOS", "--out", "new/a.html", "--most", "0"], 2, "at least 1"),
+        (["inspect", "x" * 300, "PHOTOS"], 3, "ame too long"),
+        (["predict", "models:headless", "PHOTOS"], 5, "no classification head"),
+        (["predict", "HOSTILE", "PHOTOS"], 5, "no possible model"),
+        (["train", "--out", "OWN"], 4, "no settings of a run"),
         (["evaluate", "MODEL", "no-such-data"], 3, "no such data set"),
         (["evaluate", "DAMAGED", "digits"], 5, "model.safetensors"),
         (["predict", "MODEL"], 2, "no image was named"),
-        (["train", "--preset", "digit", "--out", "run"], 2, "digit is no preset; choose digits"),
+        (["train", "--preset", "digit", "--out", "run"], 2, "'digit' is no preset; choose digits"),
         (["train", "--out", "TEXT.jpg"], 4, "TEXT.jpg"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
 def test_a_mistake_is_three_lines_at_most_with_its_own_exit_code(
     arguments: list[str], code: int, words: str, model: Path, photos: Path, tmp_path: Path, capsys, monkeypatch
@@ -156,6 +166,17 @@ def test_a_mistake_is_three_lines_at_most_with_its_own_exit_code(
     (tmp_path / "DAMAGED" / "config.json").write_bytes((model / "config.json").read_bytes())
     (tmp_path / "DAMAGED" / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-20])
     (tmp_path / "models.py").write_text(USERS_MODELS)
+    (tmp_path / "MINE.png").write_bytes((photos / "0.png").read_bytes())
+    (tmp_path / "OWN").mkdir()
+    (tmp_path / "OWN" / "config.yaml").write_text("mine: 1\n")
+    os.mkfifo(tmp_path / "PIPE")
+    (tmp_path / "HOSTILE").mkdir()
+    hostile = json.loads((model / "config.json").read_text())
+    hostile["vitreous"]["config"]["classes"] = 10**19
+    hostile["num_classes"] = 10**19
+    hostile["label_names"] = []
+    (tmp_path / "HOSTILE" / "config.json").write_text(json.dumps(hostile))
+    (tmp_path / "HOSTILE" / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes())
     monkeypatch.delitem(sys.modules, "models", raising=False)
     before = {path.name for path in tmp_path.iterdir()}
     names = {"MODEL": str(model), "PHOTOS": str(photos)}
@@ -191,6 +212,15 @@ def refuses():
     return vit()
 
 refuses.preprocess = Preprocess((33, 33))
+
+def demands():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(7, 3))
+
+def fails():
+    raise ValueError("no luck")
+
+def headless():
+    return VisionTransformer(ViTConfig(width=16, depth=1, heads=2, classes=0))
 
 def broken():
     model = vit()
@@ -257,3 +287,27 @@ def test_interrupting_a_run_gives_130_and_leaves_no_model(tmp_path) -> None:
     _, error = started.communicate(timeout=60)
     assert started.returncode == 130 and "vitreous: interrupted" in error and "Traceback" not in error
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_names_from_a_file_cannot_write_to_the_terminal(photos, tmp_path, capsys) -> None:
+    config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=16, depth=1, heads=2, classes=2)
+    preprocess = Preprocess((16, 16), "squash", 1.0)
+    names = ["\x1b[2Jzero\nfake line", "\u202eone"]
+    vitreous.save(VisionTransformer(config), tmp_path / "m", preprocess=preprocess, class_names=names)
+    for command in (["predict", tmp_path / "m", photos], ["describe", tmp_path / "m"]):
+        assert run(*command) == 0
+        printed = capsys.readouterr().out
+        assert "\x1b" not in printed and "\nfake" not in printed and "\u202e" not in printed and "zero" in printed
+
+
+def test_a_result_is_written_through_a_link(model, photos, tmp_path, capsys) -> None:
+    (tmp_path / "link.html").symlink_to(tmp_path / "target.html")
+    assert run("inspect", model, photos, "--out", tmp_path / "link.html") == 0
+    assert (tmp_path / "link.html").is_symlink() and (tmp_path / "target.html").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_output_is_said(model) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command("describe", model), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4 and "standard output" in done.stderr and "Traceback" not in done.stderr

@@ -20,6 +20,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """
     content = data.encode() if isinstance(data, str) else data
     temporary: Path | None = None
+    path = _place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -73,14 +74,25 @@ def check_writable(path: Path) -> None:
     Raises:
         OutputError: if it could not, with the cause.
     """
+    path = _place(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(None, "is a folder, a file was asked for")
-        with tempfile.TemporaryFile(dir=path.parent):
+        folder = path.parent
+        while not os.path.lexists(folder):  # folders are made when there is something to put into them
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as cause:
         raise _refusal(path, cause) from cause
+
+
+def _place(path: Path) -> Path:
+    """Where a path leads: links are followed, and a device or pipe is refused, because a file would replace it."""
+    place = Path(os.path.realpath(path))
+    if place.exists() and not place.is_file() and not place.is_dir():
+        raise OutputError(f"{path} is a device or a pipe, a file was to be written there; choose another name")
+    return place
 
 
 def _take_place(filling: Path, target: Path) -> None:

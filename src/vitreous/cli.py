@@ -7,6 +7,7 @@ a command runs, not before: `vitreous --help` is quick.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -70,6 +71,7 @@ class Evaluate:
         """Evaluates and prints."""
         from vitreous.checkpoints.sources import open_model
         from vitreous.data.datasets import open_dataset
+        from vitreous.data.images import shown
         from vitreous.training.evaluate import evaluate
 
         data = open_dataset(self.data)
@@ -80,7 +82,7 @@ class Evaluate:
         print(f"top-1  {found.top1:7.2%}\ntop-5  {found.top5:7.2%}\nloss   {found.loss:7.3f} nats")
         print(f"over {found.images} images of {self.data}; by class:")
         for name, share in zip(found.class_names, found.per_class.tolist(), strict=True):
-            print(f"  {share:7.2%}  {name}")
+            print(f"  {share:7.2%}  {shown(name)}" if share == share else f"        -  {shown(name)}")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Predict:
         """Predicts and prints."""
         from vitreous.checkpoints.sources import open_model
         from vitreous.data.gather import gather_pictures
+        from vitreous.data.images import shown
         from vitreous.training.predict import predict
 
         pictures = gather_pictures(self.images)
@@ -110,7 +113,7 @@ class Predict:
             else:
                 print(prediction.image)
                 for name, share in prediction.classes:
-                    print(f"  {share:7.2%}  {name}")
+                    print(f"  {share:7.2%}  {shown(name)}")
 
 
 @dataclass(frozen=True)
@@ -142,12 +145,17 @@ class Inspect:
         from vitreous.checkpoints.sources import open_model
         from vitreous.data.gather import gather_pictures
         from vitreous.inspector import inspect_model
-        from vitreous.report import write_report
 
-        for path in (self.out, self.json, self.save, self.figures and self.figures / "figure.pdf"):
-            if path is not None:
-                check_writable(path)
+        try:
+            from vitreous.report import write_report
+        except ImportError as missing:
+            raise ConfigError(str(missing)) from missing
+
+        outputs = [path for path in (self.out, self.json, self.save) if path is not None]
+        for path in (*outputs, *([self.figures / "figure.pdf"] if self.figures else [])):
+            check_writable(path)
         pictures = gather_pictures(self.images)
+        _check_different(outputs, pictures.names)
         loaded = open_model(self.model)
         inspection = inspect_model(
             loaded.model, pictures.spread(self.most), batch_size=self.batch_size, shown=self.shown,
@@ -210,7 +218,28 @@ def main(arguments: list[str] | None = None) -> None:
         print("vitreous: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        print(f"vitreous: {'standard output' if full else error.filename}: {error.strerror}", file=sys.stderr)
+        if full:
+            _drop_output()
+        sys.exit(4 if full else 3)
+
+
+def _drop_output() -> None:
+    """Lets what is still to be printed go nowhere, so that the interpreter ends quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check_different(outputs: list[Path], images: tuple[str, ...]) -> None:
+    """Raises ConfigError if two results, or a result and an image, are the same file."""
+    places = [path.resolve() for path in outputs]
+    if len(set(places)) < len(places):
+        raise ConfigError("two results are to be written to the same file; give each its own name")
+    taken = set(places) & {Path(image).resolve() for image in images}
+    if taken:
+        raise ConfigError(f"{min(taken)} is one of the images and would be replaced; choose another name")
 
 
 def _parse(arguments: list[str]) -> Any:
@@ -225,7 +254,7 @@ def _parse(arguments: list[str]) -> Any:
         Annotated[Inspect, subcommand("inspect")],
         Annotated[Describe, subcommand("describe")],
     ]
-    words = "Trains, loads and looks inside Vision Transformers."
+    words = "Trains, loads and looks inside Vision Transformers. --version says which; --debug shows tracebacks."
     return tyro.cli(commands, prog="vitreous", description=words, args=arguments)
 
 
@@ -244,7 +273,7 @@ def _preset(arguments: list[str]) -> TrainConfig:
         return PRESETS[name]()
     if Path(name).suffix in (".yaml", ".yml"):
         return read_config(Path(name))
-    raise ConfigError(f"{name} is no preset; choose {' or '.join(PRESETS)}, or give a .yaml file")
+    raise ConfigError(f"{name!r} is no preset; choose {' or '.join(PRESETS)}, or give a .yaml file")
 
 
 def _print_json(value: Any) -> None:
@@ -253,12 +282,14 @@ def _print_json(value: Any) -> None:
 
 def _summary(inspection: Inspection, available: int) -> str:
     """The inspection in a few lines."""
+    from vitreous.data.images import shown
+
     layout, trend = inspection.layout, inspection.depth_trend
     layers, heads = inspection.attention_distance.shape
     images = len(inspection.image_names)
     entropy, mass = inspection.attention_entropy.mean(1), inspection.prefix_mass.mean(1)
     lines = [
-        f"{inspection.provenance['model']}: {_count(layers, 'layer')} x {_count(heads, 'head')}, "
+        f"{shown(inspection.provenance['model'])}: {_count(layers, 'layer')} x {_count(heads, 'head')}, "
         f"{layout.rows} x {layout.columns} patches of {layout.patch_height} x {layout.patch_width} pixels, "
         f"{_count(layout.prefix, 'prefix token')}",
         f"over {_count(images, 'image')}" + (f" of {available}" if available > images else ""),
@@ -279,6 +310,8 @@ def _count(number: int, thing: str) -> str:
 
 def _description(described: dict[str, Any]) -> str:
     """What `describe` found, in lines."""
+    from vitreous.data.images import shown
+
     lines = [
         f"{described['name']}: {described['format']}, {described['class']}",
         f"  parameters  {described['parameters']:,}",
@@ -296,4 +329,4 @@ def _description(described: dict[str, Any]) -> str:
         for decision in described["decisions"]:
             mark = "?" if decision["guessed"] else " "
             lines.append(f"{mark} {decision['setting']:20s} {decision['value']}: {decision['reason']}")
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))

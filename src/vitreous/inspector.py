@@ -24,6 +24,7 @@ from vitreous.measures.filters import embedding_filters
 from vitreous.measures.mass import PrefixMass
 from vitreous.measures.rollout import attention_rollout, read_out
 from vitreous.measures.similarity import position_similarity, position_structure
+from vitreous.model.forward import run_model
 from vitreous.progress import progress_bar
 from vitreous.tokens import TokenLayout
 
@@ -68,7 +69,7 @@ def inspect_model(
             range.
         InputError: if an image cannot be read, or there is none.
         NumericError: if a measure is NaN.
-        ShapeError: if a tensor of images does not have four axes.
+        ShapeError: if a tensor of images does not have four axes, or the model refuses its size.
 
     Source: Dosovitskiy et al. 2021, figures 6, 7 and 11; Abnar & Zuidema 2020, equation 1. Each measure cites its own.
     """
@@ -83,12 +84,11 @@ def inspect_model(
         raise ConfigError(
             "the model is in training mode, where dropout and batch statistics vary\ncall model.eval() first"
         )
-    weight = next((value for value in model.parameters() if value.is_floating_point()), torch.zeros(()))
-    with progress_bar("inspecting images", len(source.names), shown=progress) as advance, torch.no_grad():
+    with progress_bar("inspecting images", len(source.names), shown=progress) as advance:
         for first in range(0, len(source.names), batch_size):
             batch = source.batch(first, batch_size)
             with watch_attention(model, layout=layout, on_attention=seen.on_attention) as watched:
-                output = model(batch.to(weight))
+                output = run_model(model, batch)
             seen.finish(batch, _logits(model, output, seen.class_names), watched)
             advance(len(batch), "")
     return seen.result(watched, source, preprocess, _provenance(model, known, preprocess, name))

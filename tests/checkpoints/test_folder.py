@@ -170,7 +170,7 @@ def test_a_failed_save_leaves_the_model_as_it_was(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vitreous.checkpoints.folder.save_file", full)
+    monkeypatch.setattr("vitreous.checkpoints.folder.to_safetensors", full)
     with pytest.raises(OutputError, match="No space left"):
         write_folder(make_model(depth=1), saved, PREPROCESS)
     assert (saved / "model.safetensors").read_bytes() == before

@@ -8,7 +8,7 @@ import pytest
 
 from vitreous.errors import OutputError
 from vitreous.training.config import Optim, TrainConfig
-from vitreous.training.runs import append_metrics, start_run
+from vitreous.training.runs import append_metrics, check_run, start_run
 from vitreous.training.settings_file import read_config
 
 
@@ -41,7 +41,7 @@ def test_an_unfinished_run_starts_again(tmp_path: Path) -> None:
 def test_a_finished_run_of_the_same_config_may_be_made_again(tmp_path: Path) -> None:
     start_run(tmp_path, TrainConfig())
     _finish(tmp_path)
-    start_run(tmp_path, TrainConfig())
+    check_run(tmp_path, TrainConfig())
 
 
 def test_a_finished_run_of_another_config_is_kept(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_finished_run_of_another_config_is_kept(tmp_path: Path) -> None:
     _finish(tmp_path)
     other = replace(TrainConfig(), seed=1, optimizer=Optim(learning_rate=0.5))
     with pytest.raises(OutputError, match=r"differs in optimizer\.learning_rate, seed\); choose another"):
-        start_run(tmp_path, other)
+        check_run(tmp_path, other)
     assert read_config(tmp_path / "config.yaml") == TrainConfig()
     assert (tmp_path / "metrics.jsonl").read_text()
 
@@ -60,21 +60,33 @@ def test_a_model_without_a_readable_config_is_kept(tmp_path: Path, content: str 
     _finish(tmp_path)
     if content is not None:
         (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(OutputError, match=r"differs in config\.yaml"):
-        start_run(tmp_path, TrainConfig())
+    with pytest.raises(OutputError, match=r"config\.yaml"):
+        check_run(tmp_path, TrainConfig())
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
         with pytest.raises(OutputError, match="cannot be written"):
-            start_run(folder, TrainConfig())
+            check_run(folder, TrainConfig())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model").write_text("")
     with pytest.raises(OutputError, match="is a file"):
-        start_run(tmp_path / "run", TrainConfig())
+        check_run(tmp_path / "run", TrainConfig())
 
 
 def test_metrics_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"metrics\.jsonl cannot be written"):
         append_metrics(tmp_path / "missing", {"epoch": 1})
+
+
+def test_somebodys_own_files_are_not_replaced_by_a_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("learning_rate: 3\n")
+    with pytest.raises(OutputError, match="no settings of a run"):
+        check_run(tmp_path, TrainConfig())
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"other files in it \(notes.txt\)"):
+        check_run(tmp_path, TrainConfig())
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from vitreous.atomic import folder_written_atomically
@@ -68,7 +68,7 @@ def write_folder(
         raise ConfigError(f"the provenance cannot be written as JSON: {cause}; use plain data") from cause
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with folder_written_atomically(folder) as filling:
-        save_file(weights, filling / WEIGHTS, metadata={"format": "pt"})
+        (filling / WEIGHTS).write_bytes(to_safetensors(weights, metadata={"format": "pt"}))
         (filling / CONFIG).write_text(text + "\n", encoding="utf-8")
         (filling / CARD).write_text(model_card(model.config, preprocess, class_names), encoding="utf-8")
 
@@ -181,8 +181,14 @@ def _build(config: ViTConfig, path: Path, shapes: Shapes) -> VisionTransformer:
             f"{path} has {len(blocks)} blocks, config.json has depth {config.depth}; "
             "use the config.json that was saved with these weights"
         )
-    with torch.device("meta"):
-        model = VisionTransformer(config)
+    try:
+        with torch.device("meta"):
+            model = VisionTransformer(config)
+    except (RuntimeError, OverflowError, TypeError, ValueError) as cause:
+        reason = str(cause).splitlines()[0]
+        raise CheckpointError(
+            f"{path.parent / CONFIG} describes no possible model: {reason}; check its numbers"
+        ) from cause
     check_fit(model, _with_prefix_rows(shapes, config), path)
     model.load_state_dict(_fill_prefix_rows(read_weights(path), config), assign=True)
     return model

@@ -12,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from vitreous.checkpoints.loaded import Decision, LoadedModel, loaded
-from vitreous.checkpoints.optional import fixed_draws
+from vitreous.checkpoints.optional import first_line, fixed_draws, let_torchvision_import
 from vitreous.checkpoints.weights import hash_weights
 from vitreous.data.preprocess import Preprocess
-from vitreous.errors import ConfigError
+from vitreous.errors import ConfigError, VitreousError
 from vitreous.model.vit import VisionTransformer
 
 
@@ -28,10 +28,16 @@ def open_function(module: str, name: str) -> LoadedModel:
     Raises:
         ConfigError: if there is no such function, or it does not return a `nn.Module`.
     """
+    let_torchvision_import()
     with _current_folder_importable():
         function = _find(module, name)
-        with fixed_draws():
-            model = function()
+        try:
+            with fixed_draws():
+                model = function()
+        except VitreousError:
+            raise
+        except Exception as cause:  # anything: it is the user's own code
+            raise ConfigError(f"{module}:{name} failed: {first_line(cause)}; --debug shows where") from cause
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"{module}:{name} returned a {type(model).__name__}; called without arguments, "

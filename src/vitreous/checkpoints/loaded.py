@@ -79,6 +79,7 @@ def loaded(
     notes = tuple(_note(decision) for decision in decisions if decision.guessed)
     model.eval()
     model.__dict__["provenance"] = {  # nn.Module would type an attribute as a tensor or a module
+        "name": name,
         "source": source,
         "format": kind,
         "file_hash": file_hash,

@@ -108,7 +108,9 @@ def class_names_from_timm(described: dict[str, Any], classes: int) -> tuple[str,
     names = described.get("label_names") or _mapping(described, "pretrained_cfg").get("label_names") or []
     if isinstance(names, dict):
         names = [names.get(str(index), "") for index in range(min(len(names), classes))]
-    if not isinstance(names, list) or (names and len(names) != classes):
+    if not isinstance(names, list):
+        raise CheckpointError(f"config.json has label_names {names!r}; expected a list of names")
+    if names and len(names) != classes:
         raise CheckpointError(
             f"config.json has {len(names)} label_names, the head {classes} classes; give one name for each"
         )

@@ -46,7 +46,8 @@ def gather_pictures(sources: str | Path | Sequence[str | Path]) -> Pictures:
     """All pictures of some files and folders, or of the test part of one data set.
 
     Args:
-        sources: image files and folders; or one name of a built-in data set, or one parquet file.
+        sources: image files and folders; or one name of a built-in data set, or one parquet
+            file or folder of such.
 
     Raises:
         ConfigError: if no source is named.
@@ -55,8 +56,12 @@ def gather_pictures(sources: str | Path | Sequence[str | Path]) -> Pictures:
     listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
     if not listed:
         raise ConfigError(f"no image was named; give files, folders, a .parquet file or {' or '.join(BUILT_IN)}")
-    if len(listed) == 1 and (str(listed[0]) in BUILT_IN or Path(listed[0]).suffix == ".parquet"):
+    if len(listed) == 1 and (str(listed[0]) in BUILT_IN or _is_parquet(Path(listed[0]))):
         data = open_dataset(listed[0])
         return Pictures(data.image_names, data.read)
     files = find_images(listed)
     return Pictures(tuple(map(shown, files)), lambda index: open_image(files[index]))
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix == ".parquet" or next(path.glob("*.parquet"), None) is not None

@@ -18,6 +18,9 @@ IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 """Standard deviation of the same, per channel."""
 
+LARGEST = 16_384
+"""Pixels a side that a picture may be resized to; beyond it one image takes gigabytes."""
+
 HALF_MEAN: Colour = (0.5, 0.5, 0.5)
 """Takes [0, 1] to [-1, 1]. Source: google-research/vision_transformer, which computes (x - 127.5) / 127.5."""
 
@@ -57,6 +60,11 @@ class Preprocess:
         if not 0 < self.crop_fraction <= 1:
             raise ConfigError(
                 f"crop_fraction is {self.crop_fraction!r}; it is above 0 and at most 1, 0.875 for 224 of 256"
+            )
+        if max(self.image_size) / self.crop_fraction > LARGEST:
+            raise ConfigError(
+                f"image_size {self.image_size} with crop_fraction {self.crop_fraction} resizes to more than {LARGEST} "
+                "pixels a side; use smaller images"
             )
         if self.resize == "squash" and self.crop_fraction != 1:
             raise ConfigError(

@@ -13,6 +13,7 @@ from vitreous.checkpoints.loaded import LoadedModel
 from vitreous.data.datasets import LabelledImages
 from vitreous.data.transforms import to_tensor
 from vitreous.errors import CheckpointError, ConfigError, NumericError
+from vitreous.model.forward import run_model
 from vitreous.progress import progress_bar
 
 
@@ -113,11 +114,15 @@ def class_logits(model: nn.Module, inputs: Tensor) -> Tensor:
     the mode it is in.
 
     Raises:
-        CheckpointError: if what the model returns is no such thing.
+        CheckpointError: if the model has no classification head, or returns no logits.
+        ShapeError: if the model refuses the batch.
     """
-    device = next((weight.device for weight in model.parameters()), inputs.device)
-    with torch.inference_mode():
-        output = model(inputs.to(device))
+    config = getattr(model, "config", None)
+    if 0 in (getattr(model, "num_classes", None), getattr(config, "classes", None)):
+        raise CheckpointError(
+            f"{type(model).__name__} has no classification head; use a model that was trained with one"
+        )
+    output = run_model(model, inputs)
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         raise CheckpointError(

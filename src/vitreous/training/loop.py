@@ -27,7 +27,7 @@ from vitreous.training.config import TrainConfig
 from vitreous.training.evaluate import Evaluation, class_logits, score
 from vitreous.training.optimizer import learning_rate, make_optimizer
 from vitreous.training.reproducible import reproducible
-from vitreous.training.runs import MODEL, append_metrics, start_run
+from vitreous.training.runs import MODEL, append_metrics, check_run, start_run
 from vitreous.training.settings_file import plain
 
 
@@ -68,9 +68,10 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
     """
     began = time.monotonic()
     out = Path(out)
-    start_run(out, config)
+    check_run(out, config)
     learned, tested = open_dataset(config.data, "train"), open_dataset(config.data, "test")
     _check_classes(config, learned, tested)
+    start_run(out, config)
     options: dict[str, Any] = {"workers": config.workers, "progress": progress}
     pixels = pixels_in_memory(learned, config.preprocess, **options)  # (images, 3, image_height, image_width)
     test_pixels = pixels_in_memory(tested, config.preprocess, **options)

@@ -9,7 +9,7 @@ import torch
 from vitreous.checkpoints.loaded import LoadedModel
 from vitreous.data.gather import Pictures
 from vitreous.data.transforms import to_tensor
-from vitreous.errors import ConfigError, NumericError
+from vitreous.errors import CheckpointError, ConfigError, NumericError
 from vitreous.progress import progress_bar
 from vitreous.training.evaluate import class_logits
 
@@ -60,6 +60,10 @@ def _predict_batch(loaded: LoadedModel, pictures: Pictures, batch: range, top: i
             raise NumericError(f"{image}: the model's logits are not finite; its weights are broken")
     best = logits.softmax(-1).topk(min(top, logits.shape[-1]))
     names = loaded.class_names or tuple(str(n) for n in range(logits.shape[-1]))
+    if len(names) != logits.shape[-1]:
+        raise CheckpointError(
+            f"{loaded.name} has {logits.shape[-1]} logits and {len(names)} class names; give one each"
+        )
     return [
         Prediction(image, tuple((names[n], share) for n, share in zip(classes, shares, strict=True)))
         for image, classes, shares in zip(images, best.indices.tolist(), best.values.tolist(), strict=True)

@@ -9,29 +9,45 @@ from typing import Any
 import yaml
 
 from vitreous.atomic import check_writable, write_atomically
-from vitreous.errors import OutputError
+from vitreous.errors import ConfigError, OutputError
 from vitreous.training.config import TrainConfig
-from vitreous.training.settings_file import to_yaml
+from vitreous.training.settings_file import read_config, to_yaml
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 MODEL = "model"
+SAVED = {"config.json", "model.safetensors", "README.md"}
+"""Files of a saved model."""
 
 
-def start_run(folder: Path, config: TrainConfig) -> None:
-    """Makes the folder, with the config and an empty list of metrics in it.
+def check_run(folder: Path, config: TrainConfig) -> None:
+    """Nothing, if a run of this config can be made in the folder; nothing is written to find out.
 
     An unfinished run there starts again; a finished one of the same config is made again, to the same bits.
 
     Raises:
-        OutputError: if the folder cannot be written, or holds a finished run of another config.
+        OutputError: if the folder cannot be written, or holds a finished run of another config or somebody's own files
+            of the same names.
     """
     for name in (CONFIG, METRICS):
         check_writable(folder / name)
     if (folder / MODEL).exists() and not (folder / MODEL).is_dir():
         raise OutputError(f"{folder / MODEL} is a file, but a folder goes there; choose another place")
+    others = {entry.name for entry in (folder / MODEL).glob("*")} - SAVED
+    if others:
+        raise OutputError(f"{folder / MODEL} has other files in it ({min(others)}); choose another place, or move them")
+    if (folder / CONFIG).exists():
+        _check_is_ours(folder / CONFIG)
     if (folder / MODEL).exists():
         _check_same_config(folder, config)
+
+
+def start_run(folder: Path, config: TrainConfig) -> None:
+    """Makes the folder, with the config and an empty list of metrics in it.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
     write_atomically(folder / CONFIG, to_yaml(config))
     write_atomically(folder / METRICS, "")
 
@@ -47,6 +63,13 @@ def append_metrics(folder: Path, metrics: dict[str, float | int]) -> None:
             file.write(json.dumps(metrics) + "\n")
     except OSError as error:
         raise OutputError(f"{folder / METRICS} cannot be written: {error.strerror}; make room there") from error
+
+
+def _check_is_ours(path: Path) -> None:
+    try:
+        read_config(path)
+    except ConfigError:
+        raise OutputError(f"{path} is no settings of a run, and a run would replace it; choose another place") from None
 
 
 def _check_same_config(folder: Path, config: TrainConfig) -> None:

@@ -1,0 +1,34 @@
+"""Running a model that somebody else wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitreous.errors import ShapeError, VitreousError
+
+
+def run_model(model: nn.Module, images: Tensor) -> Any:
+    """What a model returns for a batch, on the model's own device and in its own precision, without gradients.
+
+    Args:
+        model: any module, run in the mode that it is in.
+        images: (batch, channels, image_height, image_width) float.
+
+    Raises:
+        ShapeError: if the model fails on the batch, most often because it was made for another size.
+    """
+    weight = next((value for value in model.parameters() if value.is_floating_point()), torch.zeros(()))
+    try:
+        with torch.no_grad():
+            return model(images.to(weight))
+    except VitreousError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as cause:
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise ShapeError(
+            f"{type(model).__name__} refused a batch of {tuple(images.shape)}: {reason}\n"
+            "check its preprocessing: the image size above all"
+        ) from cause
