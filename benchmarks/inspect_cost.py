@@ -59,10 +59,17 @@ def main() -> None:
             rows.append(row)
             numbers = f"{row['plain_ms']:9.0f} {row['case_ms']:9.0f} {row['ratio']:6.2f} {row['extra_mb']:9.0f}"
             print(f"{tokens:7}  {name:26} {numbers}", flush=True)
+    write_results(rows)
+
+
+def write_results(rows: list[dict[str, float | str]]) -> None:
+    """Puts rows in place of earlier ones of the same case and tokens; each keeps its own date and machine."""
     machine = f"{torch.get_num_threads()} cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    stamp = {"date": str(date.today()), "machine": machine, "torch": torch.__version__}
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    kept = {(row["tokens"], row["case"]): row for row in [*before, *({**row, **stamp} for row in rows)]}
     RESULTS.parent.mkdir(exist_ok=True)
-    written = {"date": str(date.today()), "machine": machine, "torch": torch.__version__, "rows": rows}
-    RESULTS.write_text(json.dumps(written, indent=1) + "\n")
+    RESULTS.write_text(json.dumps([kept[key] for key in sorted(kept)], indent=1) + "\n")
 
 
 def measure(name: str, tokens: int) -> dict[str, float | str]:
