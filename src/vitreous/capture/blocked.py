@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,18 +18,12 @@ from torch import Tensor
 if TYPE_CHECKING:
     from vitreous.capture.operator import AttentionOperator, Cost, RowStatistics
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-
-def exact(function: _Function) -> _Function:
-    """Runs a function without gradients and without autocast, so that sums are made in the precision they say."""
-
-    @wraps(function)
-    def exactly(*args: Any, **kwargs: Any) -> Any:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            return function(*args, **kwargs)
-
-    return exactly  # type: ignore[return-value]
+@contextmanager
+def exact() -> Iterator[None]:
+    """Without gradients and without autocast, so that sums are made in the precision they say; also a decorator."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 BLOCK_ELEMENTS = {"cpu": 2**19, "cuda": 2**24}
@@ -67,7 +61,7 @@ class Block(NamedTuple):
     shift: Tensor | float  # (heads, queries)
 
 
-@exact
+@exact()
 def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int) -> RowStatistics:
     """See `AttentionOperator.statistics`."""
     from vitreous.capture.operator import RowStatistics
@@ -100,7 +94,7 @@ def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int) -> R
     )
 
 
-@exact
+@exact()
 def apply(operator: AttentionOperator, values: Tensor) -> Tensor:
     """See `AttentionOperator.apply`."""
     batch, heads, queries, _ = operator.shape
@@ -112,7 +106,7 @@ def apply(operator: AttentionOperator, values: Tensor) -> Tensor:
     return passed
 
 
-@exact
+@exact()
 def pull(operator: AttentionOperator, weights: Tensor) -> Tensor:
     """See `AttentionOperator.pull`."""
     batch, heads, _, keys = operator.shape

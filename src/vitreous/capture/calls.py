@@ -108,37 +108,26 @@ def from_projections(
         returned: (batch, queries, width).
     """
     query, key, value = (_in_autocast(tensor.detach()) for tensor in inputs)
-    return _from_projections((query, key, value), in_projection, out_projection, heads, masks, returned)
-
-
-@exact
-def _from_projections(
-    inputs: tuple[Tensor, Tensor, Tensor],
-    in_projection: tuple[Tensor, Tensor | None],
-    out_projection: tuple[Tensor, Tensor | None],
-    heads: int,
-    masks: tuple[Tensor | None, Tensor | None],
-    returned: Tensor,
-) -> Attention:
-    query, key, value = inputs
-    weights = in_projection[0].detach().chunk(3)
-    biases = in_projection[1].detach().chunk(3) if in_projection[1] is not None else (None, None, None)
-    q, k = (
-        F.linear(tensor, weight.to(tensor), None if bias is None else bias.to(tensor))
-        .unflatten(-1, (heads, -1))
-        .transpose(1, 2)
-        for tensor, weight, bias in zip((query, key), weights[:2], biases[:2], strict=True)
-    )  # (batch, heads, tokens, head_dim)
-    operator = AttentionOperator(q, k, 1 / math.sqrt(q.shape[-1]), _both_masks(masks, q, k))
-    chosen = proof.rows_to_try(q.shape[2]).to(q.device)
-    mixed = operator.rows(chosen) @ value[:, None].to(torch.float32 if q.dtype != torch.float64 else q.dtype)
-    value_weight = weights[2].to(mixed).unflatten(0, (heads, -1))  # (heads, head_dim, width)
-    passed = torch.einsum("bhqw,hdw->bqhd", mixed, value_weight).flatten(2)  # rows sum to 1, so A(XW + b) = (AX)W + b
-    if biases[2] is not None:
-        passed = passed + biases[2].to(mixed)
-    weight, bias = out_projection
-    expected = F.linear(passed, weight.detach().to(mixed), None if bias is None else bias.detach().to(mixed))
-    return Attention(operator, proof.error_of(expected, returned.detach()[:, chosen]), q.dtype)
+    with exact():
+        weights = in_projection[0].detach().chunk(3)
+        biases = in_projection[1].detach().chunk(3) if in_projection[1] is not None else (None, None, None)
+        q, k = (
+            F.linear(tensor, weight.to(tensor), None if bias is None else bias.to(tensor))
+            .unflatten(-1, (heads, -1))
+            .transpose(1, 2)
+            for tensor, weight, bias in zip((query, key), weights[:2], biases[:2], strict=True)
+        )  # (batch, heads, tokens, head_dim)
+        operator = AttentionOperator(q, k, 1 / math.sqrt(q.shape[-1]), _both_masks(masks, q, k))
+        chosen = proof.rows_to_try(q.shape[2]).to(q.device)
+        mixed = operator.rows(chosen) @ value[:, None].to(torch.float32 if q.dtype != torch.float64 else q.dtype)
+        value_weight = weights[2].to(mixed).unflatten(0, (heads, -1))  # (heads, head_dim, width)
+        # Rows sum to 1, so A (X W + b) = (A X) W + b: only the chosen rows are projected.
+        passed = torch.einsum("bhqw,hdw->bqhd", mixed, value_weight).flatten(2)  # (batch, chosen, width)
+        if biases[2] is not None:
+            passed = passed + biases[2].to(mixed)
+        weight, bias = out_projection
+        expected = F.linear(passed, weight.detach().to(mixed), None if bias is None else bias.detach().to(mixed))
+        return Attention(operator, proof.error_of(expected, returned.detach()[:, chosen]), q.dtype)
 
 
 def with_heads(tensor: Tensor, batch: int) -> Tensor:

@@ -210,7 +210,7 @@ class AttentionOperator:
             )
         return self._matrix(torch.arange(self.shape[2], device=self.device))
 
-    @blocked.exact
+    @blocked.exact()
     def _matrix(self, chosen: Tensor) -> Tensor:
         dtype = blocked.precision(self)
         if self.weights is not None:

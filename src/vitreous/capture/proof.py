@@ -33,7 +33,7 @@ def error_of(expected: Tensor, returned: Tensor) -> float:
     return float((expected - returned).abs().max() / largest)
 
 
-@exact
+@exact()
 def prove(operator: AttentionOperator, values: Tensor, returned: Tensor) -> float:
     """Error of the operator against the model's own output, on a few rows of every image.
 
