@@ -22,7 +22,7 @@ def test_axes_colours_and_range_are_stated():
     axes = draw_class_attention(MAPS, name="photo.jpg").axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer (0 is the first)", "head")
     assert axes.images[0].get_clim() == (0, 1)
-    assert axes.child_axes[0].get_ylabel() == "attention over the largest of its map"
+    assert axes.child_axes[0].get_ylabel() == "attention / largest"
     assert axes.get_title(loc="left") == "photo.jpg"
 
 

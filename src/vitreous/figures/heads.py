@@ -73,7 +73,7 @@ def _sheet(aspect: float, thumbnail: Any | None) -> tuple[Axes, Axes | None]:
 def _add_bar(sheet: Axes, place: Axes | None, image: Any) -> Figure:
     figure = canvas.figure_of(sheet)
     if place is None:
-        canvas.colour_bar(sheet, image, "attention over the largest of its map", [0, 0.5, 1])
+        canvas.colour_bar(sheet, image, "attention / largest", [0, 0.5, 1])
     else:
         bar = figure.colorbar(image, cax=place, orientation="horizontal", ticks=[0, 0.5, 1])
         canvas.finish_bar(bar, "attention over the\nlargest of its map")
