@@ -105,11 +105,10 @@ def _peak_mb() -> float:
 
 def ours(images: Tensor, with_rollout: bool = True) -> tuple[Step, Step]:
     """This package on its own model, fused attention on."""
-    from vitreous.capture.operator import AttentionOperator
+    from vitreous.capture.operator import AttentionOperator, RowStatistics
     from vitreous.capture.watch import watch_attention
-    from vitreous.measures.distance import AttentionDistance
-    from vitreous.measures.entropy import AttentionEntropy
-    from vitreous.measures.mass import PrefixMass
+    from vitreous.measures.heads import HEAD_MEASURES
+    from vitreous.measures.moments import HeadMoments
     from vitreous.measures.rollout import attention_rollout
     from vitreous.model.presets import named_config
     from vitreous.model.vit import VisionTransformer
@@ -118,18 +117,24 @@ def ours(images: Tensor, with_rollout: bool = True) -> tuple[Step, Step]:
     model = VisionTransformer(named_config("B/16", image_size=tuple(images.shape[-2:]))).eval()
 
     def inspect() -> object:
-        measures = (AttentionDistance(), AttentionEntropy(), PrefixMass())
         operators: list[AttentionOperator] = []
+        rows: list[RowStatistics] = []
 
         def take(layer: int, operator: AttentionOperator, layout: TokenLayout) -> None:
-            for measure in measures:
-                measure.update(layer, operator, layout)
             if with_rollout:
                 operators.append(operator)
+            else:
+                rows.append(operator.statistics(layout.token_distances, layout.prefix))
 
         with watch_attention(model, on_attention=take) as watched:
             model(images)
-        return attention_rollout(operators, watched.layout) if with_rollout else None
+        layout = watched.layout
+        rollout = attention_rollout(operators, layout) if with_rollout else None
+        rows += [operator.statistics(layout.token_distances, layout.prefix) for operator in operators]
+        stacked = RowStatistics.stack(rows)
+        for measure in HEAD_MEASURES.values():
+            HeadMoments().update(measure.values(stacked, layout), measure.highest(layout))
+        return rollout
 
     return lambda: model(images), inspect
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -54,18 +56,30 @@ def test_every_number_is_the_definition_on_the_models_own_maps() -> None:
     for layer, one in enumerate(attention):
         distance = (one * apart).sum(-1)[:, :, 3:]  # (images, heads, patches)
         mass = one[:, :, 3:, :3].sum(-1)
+        entropy = -(one * one.log2()).sum(-1)  # (images, heads, tokens)
         close(found.attention_distance[layer], distance.mean((0, 2)))
         close(found.attention_distance_spread[layer], distance.mean(2).std(0, correction=0), 1e-3)
         close(found.attention_distance_renormalized[layer], (distance / one[:, :, 3:, 3:].sum(-1)).mean((0, 2)))
-        close(found.attention_entropy[layer], -(one * one.log2()).sum(-1).mean((0, 2)))
+        close(found.attention_entropy[layer], entropy.mean((0, 2)))
+        close(found.attention_entropy_spread[layer], entropy.mean(2).std(0, correction=0), 1e-3)
         close(found.prefix_mass[layer], mass.mean((0, 2)))
+        close(found.prefix_mass_spread[layer], mass.mean(2).std(0, correction=0), 1e-3)
+        for head in range(4):
+            for name, values, highest in (
+                ("attention_distance", distance, math.hypot(3 * 4, 2 * 8)),
+                ("attention_entropy", entropy, math.log2(15)),
+                ("prefix_mass", mass, 1.0),
+            ):
+                counts, _ = np.histogram(values[:, head].numpy(), 64, (0, highest))
+                assert getattr(found, f"{name}_histogram")[layer, head].tolist() == counts.tolist(), name
         close(found.class_attention[:, layer].flatten(2), one[:3, :, 0, 3:])
 
     product = torch.eye(15, dtype=torch.float64)
     for one in attention:
         product = (0.5 * torch.eye(15) + 0.5 * one.mean(1)) @ product
-    close(found.rollout.flatten(1), product[:, 0, 3:])
-    assert found.rollout.shape == (5, 4, 3) and len(found.thumbnails) == 3
+    close(found.rollout.flatten(1), product[:3, 0, 3:])
+    close(found.rollout_mean.flatten(), product[:, 0, 3:].mean(0))
+    assert found.images == 5 and found.rollout.shape == (3, 4, 3) and len(found.thumbnails) == 3
     assert found.position_similarity is not None and found.position_similarity.shape == (4, 3, 4, 3)
     expected = torch.nn.functional.cosine_similarity(model.pos_embed[0, 3], model.pos_embed[0, 3 + 7], dim=0)
     assert float(found.position_similarity[0, 0, 2, 1]) == pytest.approx(float(expected), abs=1e-6)

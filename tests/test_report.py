@@ -68,11 +68,18 @@ def closed_form_inspection(
     filters = filters[:, None] * torch.tensor([1.0, 0.8, 0.6]).reshape(1, 3, 1, 1)
     return Inspection(
         layout=layout,
+        images=shown,
         attention_distance=distance,
         attention_distance_spread=0.05 * distance,
+        attention_distance_histogram=torch.ones(layers, heads, 64, dtype=torch.int64),
         attention_distance_renormalized=(distance / (1 - mass)).clamp(max=1.1 * uniform),
         attention_entropy=np.log2(layout.tokens) * (distance / distance.max()).sqrt(),
+        attention_entropy_spread=0.05 * torch.ones(layers, heads),
+        attention_entropy_histogram=torch.ones(layers, heads, 64, dtype=torch.int64),
         prefix_mass=mass,
+        prefix_mass_spread=0.05 * mass,
+        prefix_mass_histogram=torch.ones(layers, heads, 64, dtype=torch.int64),
+        rollout_mean=rollout.mean(0) if shown else torch.ones(rows, columns) / (rows * columns),
         rollout=rollout,
         class_attention=maps,
         thumbnails=thumbnails,

@@ -286,7 +286,7 @@ def _summary(inspection: Inspection, available: int) -> str:
 
     layout, trend = inspection.layout, inspection.depth_trend
     layers, heads = inspection.attention_distance.shape
-    images = len(inspection.image_names)
+    images = inspection.images
     entropy, mass = inspection.attention_entropy.mean(1), inspection.prefix_mass.mean(1)
     lines = [
         f"{shown(inspection.provenance['model'])}: {_count(layers, 'layer')} x {_count(heads, 'head')}, "

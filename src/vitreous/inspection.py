@@ -17,7 +17,7 @@ from vitreous.errors import InputError
 from vitreous.measures.distance import depth_trend
 from vitreous.tokens import TokenLayout
 
-FORMAT = "vitreous-inspection-1"
+FORMAT = "vitreous-inspection-2"
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,29 @@ class Inspection:
     A measure that a model has no place for (position embeddings of a rotary model, say) is None, and
     `provenance["notes"]` says why.
 
+    Histograms count queries of all images, in bins of equal width from 0 to the largest value that is possible:
+    `measures.heads.HEAD_MEASURES` has it. Spreads are standard deviations over images.
+
     Attributes:
         layout: which token is which.
+        images: how many images the averages are over.
         attention_distance: (layers, heads) pixels; mean over queries and images of the expected distance between
             a patch and the patches it attends to, as in the paper: class token left out, not renormalised.
-        attention_distance_spread: (layers, heads) pixels; standard deviation of the above over images.
+        attention_distance_spread: (layers, heads) pixels.
+        attention_distance_histogram: (layers, heads, bins) patches.
         attention_distance_renormalized: (layers, heads) pixels; the same, each row's patches rescaled to sum to 1.
         attention_entropy: (layers, heads) bits; mean over all queries and images of the entropy of a query's
             attention over all keys.
+        attention_entropy_spread: (layers, heads) bits.
+        attention_entropy_histogram: (layers, heads, bins) tokens.
         prefix_mass: (layers, heads) in [0, 1]; mean share of a patch's attention that goes to prefix tokens.
-        rollout: (images, rows, columns); share of each patch in the read-out token after all layers.
-        class_attention: (shown, layers, heads, rows, columns); where the read-out token looks, first images only.
+        prefix_mass_spread: (layers, heads).
+        prefix_mass_histogram: (layers, heads, bins) patches.
+        rollout_mean: (rows, columns); share of each patch in the read-out token after all layers, mean over images.
+        rollout: (shown, rows, columns); the same of the first images.
+        class_attention: (shown, layers, heads, rows, columns); where the read-out token looks.
         thumbnails: (shown, image_height, image_width, 3) uint8; the model's input, undone to colours.
-        image_names: one per image, in order; the first `shown` belong to the maps and thumbnails.
+        image_names: (shown,); of the first images.
         predictions: for each shown image its most likely classes, as (name, probability), most likely first;
             empty where the model's output is no vector of logits.
         filters: (components, channels, height, width); principal components of the patch embedding.
@@ -50,11 +60,18 @@ class Inspection:
     """
 
     layout: TokenLayout
+    images: int
     attention_distance: Tensor
     attention_distance_spread: Tensor
+    attention_distance_histogram: Tensor
     attention_distance_renormalized: Tensor
     attention_entropy: Tensor
+    attention_entropy_spread: Tensor
+    attention_entropy_histogram: Tensor
     prefix_mass: Tensor
+    prefix_mass_spread: Tensor
+    prefix_mass_histogram: Tensor
+    rollout_mean: Tensor
     rollout: Tensor
     class_attention: Tensor
     thumbnails: Tensor
@@ -100,7 +117,8 @@ class Inspection:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             if header.get("format") != FORMAT:
                 raise InputError(
-                    f"{path} is a safetensors file, but no inspection; write one with inspection.save(path)"
+                    f"{path} is a safetensors file, but no inspection of this version; "
+                    "write one with inspection.save(path)"
                 )
             values: dict[str, Any] = json.loads(header["inspection"]) | tensors
             values["layout"] = TokenLayout(**values["layout"])

@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitreous.capture.operator import AttentionOperator
+from vitreous.capture.operator import AttentionOperator, RowStatistics
 from vitreous.capture.watch import Watched, watch_attention
 from vitreous.data.gather import Pictures, gather_pictures
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.transforms import to_tensor, undo
 from vitreous.errors import ConfigError, InputError, NumericError, ShapeError
 from vitreous.inspection import Inspection
-from vitreous.measures.distance import AttentionDistance
-from vitreous.measures.entropy import AttentionEntropy
 from vitreous.measures.filters import embedding_filters
-from vitreous.measures.mass import PrefixMass
+from vitreous.measures.heads import HEAD_MEASURES
+from vitreous.measures.moments import HeadMoments
 from vitreous.measures.rollout import attention_rollout, read_out
 from vitreous.measures.similarity import position_similarity, position_structure
 from vitreous.model.forward import run_model
@@ -139,9 +138,10 @@ class _Seen:
     """What is kept of the passes so far: sums for the averages, maps for the first images."""
 
     def __init__(self, class_names: tuple[str, ...], shown: int) -> None:
-        self.distance, self.entropy, self.mass = AttentionDistance(), AttentionEntropy(), PrefixMass()
+        self.moments = {name: HeadMoments() for name in HEAD_MEASURES}
         self.class_names, self._shown = class_names, shown
         self._operators: list[AttentionOperator] = []
+        self._rollout_sum = torch.zeros((), dtype=torch.float64)
         self._rollouts: list[Tensor] = []
         self._maps: list[Tensor] = []
         self._inputs: list[Tensor] = []
@@ -149,21 +149,25 @@ class _Seen:
         self._errors: list[float] = []
 
     def on_attention(self, layer: int, operator: AttentionOperator, layout: TokenLayout) -> None:
-        """Takes a layer as it happens; its queries and keys are kept until the pass is over, for the rollout."""
-        for measure in (self.distance, self.entropy, self.mass):
-            measure.update(layer, operator, layout)
+        """Takes a layer as it happens; its queries and keys are kept until the pass is over."""
         self._operators.append(operator)
 
     def finish(self, batch: Tensor, logits: Tensor | None, watched: Watched) -> None:
-        """Takes the end of a pass."""
+        """Takes the end of a pass: the rollout walks the layers down, and the statistics of the rows fall out of it."""
         layout = watched.layout
-        rollout = layout.to_grid(layout.patch_tokens(attention_rollout(self._operators, layout)))
-        self._rollouts.append(rollout.float().cpu())
+        rollout = layout.to_grid(layout.patch_tokens(attention_rollout(self._operators, layout))).cpu()
+        rows = RowStatistics.stack(
+            [operator.statistics(layout.token_distances, layout.prefix) for operator in self._operators]
+        )
+        for name, measure in HEAD_MEASURES.items():
+            self.moments[name].update(measure.values(rows, layout), measure.highest(layout))
+        self._rollout_sum = self._rollout_sum + rollout.double().sum(0)
         self._errors.append(max(watched.errors))
         wanted = self._shown - sum(len(inputs) for inputs in self._inputs)
         if wanted > 0:
+            self._rollouts.append(rollout[:wanted].float())
             self._inputs.append(batch[:wanted].float().cpu())
-            self._maps.append(_read_out_maps(self._operators, layout)[:wanted])
+            self._maps.append(_read_out_maps(self._operators, layout, len(self._inputs[-1])))
             self._predictions += _predictions(logits, self.class_names)[:wanted]
         self._operators.clear()
 
@@ -171,9 +175,13 @@ class _Seen:
         self, watched: Watched, source: _Images, preprocess: Preprocess | None, provenance: dict[str, Any]
     ) -> Inspection:
         """Everything as an `Inspection`; `watched` is the last pass, for what belongs to the model alone."""
-        mean, spread, renormalized = (value.float() for value in self.distance.result())
-        if not bool(mean.isfinite().all()):
-            layer = int((~mean.isfinite()).any(1).nonzero()[0])
+        images = len(source.names)
+        mean = {name: moments.mean().float() for name, moments in self.moments.items()}
+        spread = {name: moments.spread().float() for name, moments in self.moments.items()}
+        counts = {name: moments.histogram() for name, moments in self.moments.items()}
+        distance = mean["attention_distance"]
+        if not bool(distance.isfinite().all()):
+            layer = int((~distance.isfinite()).any(1).nonzero()[0])
             raise NumericError(
                 f"layer {layer}: attention distance is not finite\ncheck the weights, the images and the precision"
             )
@@ -189,15 +197,22 @@ class _Seen:
             notes.append("thumbnails: the preprocessing is not known, so colours are stretched for each image")
         return Inspection(
             layout=watched.layout,
-            attention_distance=mean,
-            attention_distance_spread=spread,
-            attention_distance_renormalized=renormalized,
-            attention_entropy=self.entropy.result().float(),
-            prefix_mass=self.mass.result().float(),
+            images=images,
+            attention_distance=distance,
+            attention_distance_spread=spread["attention_distance"],
+            attention_distance_histogram=counts["attention_distance"],
+            attention_distance_renormalized=mean["attention_distance_renormalized"],
+            attention_entropy=mean["attention_entropy"],
+            attention_entropy_spread=spread["attention_entropy"],
+            attention_entropy_histogram=counts["attention_entropy"],
+            prefix_mass=mean["prefix_mass"],
+            prefix_mass_spread=spread["prefix_mass"],
+            prefix_mass_histogram=counts["prefix_mass"],
+            rollout_mean=(self._rollout_sum / images).float(),
             rollout=torch.cat(self._rollouts),
             class_attention=torch.cat(self._maps),
             thumbnails=_thumbnails(torch.cat(self._inputs), preprocess),
-            image_names=source.names,
+            image_names=source.names[: self._shown],
             predictions=tuple(self._predictions),
             filters=filters,
             filters_variance=variance,
@@ -205,7 +220,6 @@ class _Seen:
             position_structure={} if similarity is None else position_structure(similarity),
             provenance=provenance
             | {
-                "images": len(source.names),
                 "largest_proof_error": max(self._errors),
                 "rollout": "mean of heads, residual 0.5, "
                 + ("class token" if watched.layout.class_token is not None else "mean of patches"),
@@ -214,12 +228,14 @@ class _Seen:
         )
 
 
-def _read_out_maps(operators: Sequence[AttentionOperator], layout: TokenLayout) -> Tensor:
-    """Where the read-out token looks: (images, layers, heads, rows, columns)."""
-    images = operators[0].shape[0]
-    token = read_out(layout).expand(images, 1, -1).to(operators[0].device)
-    maps = [layout.to_grid(layout.patch_tokens(operator.pull(token))) for operator in operators]
-    return torch.stack(maps, 1).float().cpu()
+def _read_out_maps(operators: Sequence[AttentionOperator], layout: TokenLayout, images: int) -> Tensor:
+    """Where the read-out token of the first images looks: (images, layers, heads, rows, columns)."""
+    token = read_out(layout)[None, None].to(operators[0].device)  # (1, 1, tokens)
+    maps = [
+        torch.stack([layout.patch_tokens(operator.image(index).pull(token)[0]) for operator in operators])
+        for index in range(images)
+    ]
+    return layout.to_grid(torch.stack(maps)).float().cpu()
 
 
 def _logits(model: nn.Module, output: Any, class_names: tuple[str, ...]) -> Tensor | None:

@@ -67,7 +67,7 @@ def report_html(inspection: Inspection, *, title: str | None = None) -> str:
 
 
 def _lede(inspection: Inspection) -> str:
-    images = len(inspection.image_names)
+    images = inspection.images
     return (
         "Where this model looks, how far each of its heads looks, and what its first layer knows, "
         f"watched on {images} image{'s' * (images != 1)}. Attention is not explanation: "
@@ -80,7 +80,7 @@ def _strip(inspection: Inspection) -> str:
     layers, heads = inspection.attention_distance.shape
     shown = len(inspection.thumbnails)
     facts = [
-        ("Images", str(len(inspection.image_names)), f"{shown} shown"),
+        ("Images", str(inspection.images), f"{shown} shown"),
         ("Layers × heads", f"{layers} × {heads}", ""),
         (
             "Patches",
@@ -148,7 +148,7 @@ def _classes(predictions: Sequence[tuple[str, float]]) -> str:
 
 def _distance(inspection: Inspection) -> str:
     layout, uniform = inspection.layout, uniform_distance(inspection.layout)
-    spread = {"": inspection.attention_distance_spread} if len(inspection.image_names) > 1 else None
+    spread = {"": inspection.attention_distance_spread} if inspection.images > 1 else None
     paper = figures.draw_attention_distance({"": inspection.attention_distance}, spread=spread, uniform=uniform)
     rescaled = figures.draw_attention_distance({"": inspection.attention_distance_renormalized}, uniform=uniform)
     heard = _heard("Mean attention distance", inspection.attention_distance, "pixels")

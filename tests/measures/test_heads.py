@@ -8,19 +8,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from vitreous.capture.operator import AttentionOperator
-from vitreous.measures.distance import AttentionDistance, depth_trend, uniform_distance
-from vitreous.measures.entropy import AttentionEntropy
-from vitreous.measures.mass import PrefixMass
+from vitreous.capture.operator import AttentionOperator, RowStatistics
+from vitreous.errors import CaptureError
+from vitreous.measures.distance import depth_trend, longest_distance, uniform_distance
+from vitreous.measures.heads import HEAD_MEASURES
+from vitreous.measures.moments import BINS, HeadMoments
 from vitreous.tokens import TokenLayout
 
 LAYOUT = TokenLayout(1, 14, 14, 16, 16, 0)
 
 
 def distances(attention: Tensor, layout: TokenLayout = LAYOUT) -> tuple[Tensor, Tensor, Tensor]:
-    measure = AttentionDistance()
-    measure.update(0, AttentionOperator(weights=attention), layout)
-    return measure.result()
+    paper = measured("attention_distance", [attention], layout)
+    return paper.mean(), paper.spread(), measured("attention_distance_renormalized", [attention], layout).mean()
+
+
+def measured(name: str, attention: list[Tensor], layout: TokenLayout, *batches: slice) -> HeadMoments:
+    """One of the measures of some layers' attention, each (images, heads, tokens, tokens), batch by batch."""
+    moments, measure = HeadMoments(), HEAD_MEASURES[name]
+    for batch in batches or (slice(None),):
+        rows = RowStatistics.stack(
+            [
+                AttentionOperator(weights=one[batch]).statistics(layout.token_distances, layout.prefix)
+                for one in attention
+            ]
+        )
+        moments.update(measure.values(rows, layout), measure.highest(layout))
+    return moments
 
 
 def on_patches(patches: Tensor) -> Tensor:
@@ -89,43 +103,52 @@ def test_a_row_wholly_on_the_class_token_has_distance_0_in_both_readings() -> No
 
 def test_entropy_and_mass_of_uniform_attention_are_the_closed_forms() -> None:
     layout = TokenLayout(5, 4, 4, 16, 16, 0)
-    operator = AttentionOperator(weights=torch.full((2, 3, 21, 21), 1 / 21))
-    entropy, mass = AttentionEntropy(), PrefixMass()
-    entropy.update(0, operator, layout)
-    mass.update(0, operator, layout)
-    assert entropy.result().tolist() == [pytest.approx([math.log2(21)] * 3, rel=1e-6)]
-    assert mass.result().tolist() == [pytest.approx([5 / 21] * 3, rel=1e-6)]
+    uniform = [torch.full((2, 3, 21, 21), 1 / 21)]
+    assert measured("attention_entropy", uniform, layout).mean().tolist() == [pytest.approx([math.log2(21)] * 3)]
+    assert measured("prefix_mass", uniform, layout).mean().tolist() == [pytest.approx([5 / 21] * 3)]
 
 
 def test_mass_counts_only_the_patches_as_queries() -> None:
     layout = TokenLayout(1, 2, 2, 8, 8, 0)
     weights = torch.eye(5)[None, None].clone()  # the class token looks at itself, patches at themselves
-    mass = PrefixMass()
-    mass.update(0, AttentionOperator(weights=weights), layout)
-    assert float(mass.result()) == 0
+    assert float(measured("prefix_mass", [weights], layout).mean()) == 0
 
 
-@pytest.mark.parametrize("kind", [AttentionDistance, AttentionEntropy, PrefixMass])
-def test_batches_and_merged_processes_give_what_one_batch_gives(kind) -> None:
+@pytest.mark.parametrize("name", HEAD_MEASURES)
+def test_batches_and_merged_processes_give_what_one_batch_gives(name: str) -> None:
     layout = TokenLayout(1, 3, 3, 16, 16, 0)
     attention = [(2 * torch.randn(7, 2, 10, 10)).softmax(-1) for _ in range(3)]
+    whole = measured(name, attention, layout)
+    in_batches = measured(name, attention, layout, slice(0, 3), slice(3, 4), slice(4, 7))
+    merged = HeadMoments()
+    for part in (slice(0, 2), slice(2, 7)):
+        merged.merge(HeadMoments.from_state(measured(name, attention, layout, part).state()))
+    merged.merge(HeadMoments())
+    for other in (in_batches, merged):
+        torch.testing.assert_close(other.mean(), whole.mean(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(other.spread(), whole.spread(), rtol=1e-12, atol=1e-12)
+        assert torch.equal(other.histogram(), whole.histogram())
+    queries = layout.tokens if name == "attention_entropy" else layout.patches
+    assert whole.histogram().shape == (3, 2, BINS) and whole.histogram().sum(-1).unique().tolist() == [7 * queries]
 
-    def measured(*parts: slice):
-        measure = kind()
-        for part in parts:
-            for layer, weights in enumerate(attention):
-                measure.update(layer, AttentionOperator(weights=weights[part]), layout)
-        return measure
 
-    whole = measured(slice(0, 7)).result()
-    in_batches = measured(slice(0, 3), slice(3, 4), slice(4, 7)).result()
-    merged = kind()
-    merged.merge(measured(slice(0, 2)))
-    merged.merge(measured(slice(2, 7)))
-    results = [r if isinstance(r, tuple) else (r,) for r in (whole, in_batches, merged.result())]
-    for expected, *others in zip(*results, strict=True):
-        for other in others:
-            torch.testing.assert_close(other, expected, rtol=1e-12, atol=1e-12)
+def test_histograms_put_the_ends_into_the_first_and_the_last_bin() -> None:
+    layout = TokenLayout(0, 2, 2, 16, 16)
+    swapped = torch.eye(4).flip(0)[None, None]  # every patch looks at the opposite corner
+    assert longest_distance(layout) == pytest.approx(16 * math.sqrt(2))
+    for attention, bin in ((torch.eye(4)[None, None], 0), (swapped, BINS - 1)):
+        histogram = measured("attention_distance", [attention], layout).histogram()
+        assert histogram[0, 0].nonzero().tolist() == [[bin]] and int(histogram.sum()) == 4
+
+
+def test_a_single_patch_has_distance_0() -> None:
+    histogram = measured("attention_distance", [torch.ones(1, 1, 1, 1)], TokenLayout(0, 1, 1, 16, 16)).histogram()
+    assert int(histogram[0, 0, 0]) == 1
+
+
+def test_layers_of_different_heads_are_refused() -> None:
+    with pytest.raises(CaptureError, match="2 to 3 heads"):
+        measured("attention_entropy", [torch.ones(1, n, 4, 4) / 4 for n in (2, 3)], TokenLayout(0, 2, 2, 8, 8))
 
 
 def test_heads_keep_their_places() -> None:

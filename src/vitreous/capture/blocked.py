@@ -62,14 +62,17 @@ class Block(NamedTuple):
 
 
 @exact()
-def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int) -> RowStatistics:
+def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int, weights: Tensor | None) -> RowStatistics:
     """See `AttentionOperator.statistics`."""
     from vitreous.capture.operator import RowStatistics
 
-    batch, heads, queries, _ = operator.shape
+    batch, heads, queries, keys = operator.shape
     prefix_sum, rest_sum, score_sum, cost_sum, shift = (
         torch.zeros(batch, heads, queries, dtype=precision(operator), device=operator.device) for _ in range(5)
     )
+    if weights is not None:
+        weights = weights.to(shift).expand(batch, heads, -1)
+        pulled = shift.new_zeros(batch, heads, keys)
     costs = Tensor()
     at = slice(0, 0)
     for block in _blocks(operator):
@@ -78,6 +81,9 @@ def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int) -> R
         if prefix:
             torch.sum(block.exponentials[..., :prefix], -1, out=prefix_sum[here])
         torch.sum(block.exponentials[..., prefix:], -1, out=rest_sum[here])
+        if weights is not None:  # rows are whole, so their sums are known here and no second pass is needed
+            share = weights[here] / (prefix_sum[here] + rest_sum[here])  # (heads, queries)
+            pulled[block.image, block.heads] += torch.bmm(share[:, None], block.exponentials)[:, 0]
         torch.sum(block.scores.mul_(block.exponentials), -1, out=score_sum[here])
         if cost is not None:
             if at != block.queries:  # neighbouring blocks are other heads of the same queries
@@ -87,10 +93,11 @@ def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int) -> R
     bits = total.log2()
     return RowStatistics(
         entropy=bits - score_sum / total,
-        cost=None if cost is None else cost_sum / total,
         prefix_mass=prefix_sum / total,
         rest_mass=rest_sum / total,
         log_sum_exp=(bits + shift) / LOG2_E,
+        cost=None if cost is None else cost_sum / total,
+        pulled=None if weights is None else pulled,
     )
 
 

@@ -9,15 +9,15 @@ of tokens and not with its square.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from vitreous.capture import blocked
-from vitreous.errors import MemoryLimitError, ShapeError
+from vitreous.errors import CaptureError, MemoryLimitError, ShapeError
 
 Cost = Callable[[slice], Tensor]
 """A cost given by rows: a slice of queries -> (queries, keys)."""
@@ -28,21 +28,41 @@ DENSE_LIMIT = 2**30
 
 @dataclass(frozen=True)
 class RowStatistics:
-    """Sums over the keys, one number for each query: each (batch, heads, queries).
+    """What one pass over the scores tells of every query: each (batch, heads, queries), `pulled` excepted.
 
     Attributes:
         entropy: bits, from 0 (one key) to log2(keys) (all keys alike).
-        cost: expected cost; None where no cost was given.
         prefix_mass: share of the attention on the first `prefix` keys, in [0, 1].
         rest_mass: share on all others; not one minus the above, which would lose small shares to rounding.
         log_sum_exp: natural logarithm of each row's sum of exponentials.
+        cost: expected cost; None where no cost was given.
+        pulled: (batch, heads, keys), weights @ A; None where no weights were given.
     """
 
     entropy: Tensor
-    cost: Tensor | None
     prefix_mass: Tensor
     rest_mass: Tensor
     log_sum_exp: Tensor
+    cost: Tensor | None = None
+    pulled: Tensor | None = None
+
+    @classmethod
+    def stack(cls, layers: Sequence[RowStatistics]) -> RowStatistics:
+        """Those of several layers as one, (layers, batch, heads, queries) each; `pulled` is left out.
+
+        Raises:
+            CaptureError: if the layers differ in the number of heads.
+        """
+        heads = [rows.entropy.shape[1] for rows in layers]
+        if len(set(heads)) > 1:
+            raise CaptureError(
+                f"layers have {min(heads)} to {max(heads)} heads, and figures show a grid of layers x heads"
+            )
+        costs = [rows.cost for rows in layers if rows.cost is not None]
+        return cls(
+            *(torch.stack([getattr(rows, name) for rows in layers]) for name in cls.__match_args__[:4]),
+            cost=torch.stack(costs) if costs else None,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +133,7 @@ class AttentionOperator:
         """Natural logarithm of each row's sum of exponentials: (batch, heads, queries). Made once, kept."""
         return self.statistics().log_sum_exp
 
-    def statistics(self, cost: Cost | None = None, prefix: int = 0) -> RowStatistics:
+    def statistics(self, cost: Cost | None = None, prefix: int = 0, pull: Tensor | None = None) -> RowStatistics:
         """Entropy, expected cost and prefix mass of every query, in one pass over the scores.
 
         The newest answer is kept: measures that ask for the same cost and prefix share one pass.
@@ -121,12 +141,19 @@ class AttentionOperator:
         Args:
             cost: cost of attending from a query to a key, given by rows: a slice of queries -> (queries, keys).
             prefix: how many of the first keys count as prefix.
+            pull: weights as in `pull`, to be pulled back in the same pass.
+
+        Raises:
+            ShapeError: if `pull` does not fit.
         """
+        if pull is not None:
+            self._check_weights(pull)
         last = self.__dict__.get("_last")
         if last is None or last[0] != (cost, prefix):
-            last = self.__dict__["_last"] = ((cost, prefix), blocked.statistics(self, cost, prefix))
+            last = self.__dict__["_last"] = ((cost, prefix), blocked.statistics(self, cost, prefix, pull))
             self.__dict__["log_sum_exp"] = last[1].log_sum_exp  # the cache of the property above
-        return last[1]
+            return last[1]
+        return last[1] if pull is None else replace(last[1], pulled=blocked.pull(self, pull))
 
     def entropy(self) -> Tensor:
         """Entropy of each query's attention, in bits: (batch, heads, queries), from 0 to log2(keys)."""
@@ -145,7 +172,7 @@ class AttentionOperator:
             if tuple(cost.shape) != self.shape[2:]:
                 raise ShapeError(f"cost is {tuple(cost.shape)}, the operator's (queries, keys) are {self.shape[2:]}")
             whole = cost
-            found = blocked.statistics(self, lambda rows: whole[rows], 0).cost
+            found = blocked.statistics(self, lambda rows: whole[rows], 0, None).cost
         else:
             found = self.statistics(cost).cost
         assert found is not None
@@ -174,9 +201,7 @@ class AttentionOperator:
         Raises:
             ShapeError: if `weights` does not fit.
         """
-        batch, heads, queries, _ = self.shape
-        if weights.ndim != 3 or tuple(weights.shape) not in {(batch, heads, queries), (batch, 1, queries)}:
-            raise ShapeError(f"weights are {tuple(weights.shape)}, not ({batch}, {heads} or 1, {queries})")
+        self._check_weights(weights)
         return blocked.pull(self, weights)
 
     def rows(self, queries: Tensor | list[int]) -> Tensor:
@@ -209,6 +234,11 @@ class AttentionOperator:
                 "ask for rows(), expect(), entropy(), apply() or pull(), or raise limit="
             )
         return self._matrix(torch.arange(self.shape[2], device=self.device))
+
+    def _check_weights(self, weights: Tensor) -> None:
+        batch, heads, queries, _ = self.shape
+        if weights.ndim != 3 or tuple(weights.shape) not in {(batch, heads, queries), (batch, 1, queries)}:
+            raise ShapeError(f"weights are {tuple(weights.shape)}, not ({batch}, {heads} or 1, {queries})")
 
     @blocked.exact()
     def _matrix(self, chosen: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def _figures(inspection: Inspection) -> Iterator[tuple[str, Figure]]:
             inspection.thumbnails, inspection.rollout[:shown], inspection.image_names[:shown], inspection.predictions
         ),
     )
-    spread = {model: inspection.attention_distance_spread} if len(inspection.image_names) > 1 else None
+    spread = {model: inspection.attention_distance_spread} if inspection.images > 1 else None
     distances = {model: inspection.attention_distance}
     yield "attention-distance", draw_attention_distance(distances, spread=spread, uniform=uniform_distance(layout))
     yield "attention-entropy", draw_entropy({model: inspection.attention_entropy}, tokens=layout.tokens)

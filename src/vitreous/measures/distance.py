@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from vitreous.capture.operator import AttentionOperator
-from vitreous.measures.moments import HeadMoments
+from vitreous.capture.operator import RowStatistics
 from vitreous.tokens import TokenLayout
 
 
-class AttentionDistance:
-    """Expected distance between the position of a patch and the positions it attends to, in pixels of the input.
+def attention_distance(rows: RowStatistics, layout: TokenLayout) -> Tensor:
+    """Expected distance from each patch to the patches it attends to, in pixels of the input: (..., patches).
 
-    A mean over patch queries, then over images; for every head. As in the paper's code: prefix tokens are left out as
-    queries and as keys, the patch itself counts with distance 0, and rows are *not* rescaled to sum to 1, so a
-    head that gives half of its attention to the class token shows half of its distance. `renormalized` rescales them.
+    Its mean over patches and images is the paper's mean attention distance. As in the authors' code prefix tokens are
+    left out as queries and as keys, the patch itself counts with distance 0, and rows are *not* rescaled to sum to 1,
+    so a head that gives half of its attention to the class token shows half of its distance.
 
-    0 where every patch looks at itself; for uniform attention over 14 x 14 patches of 16 pixels, 116.49.
+    0 where every patch looks at itself; for uniform attention over 14 x 14 patches of 16 pixels, 116.49 on average.
+
+    Args:
+        rows: statistics with `layout.token_distances` as cost and `layout.prefix` as prefix.
+        layout: which token is which.
 
     Source: Dosovitskiy et al. 2021, figure 7 right and appendix D.7; the definition is the authors' own, given in
     google-research/vision_transformer issue 162.
     """
+    assert rows.cost is not None
+    return layout.patch_tokens(rows.cost)
 
-    def __init__(self) -> None:
-        self.as_in_paper, self.renormalized = HeadMoments(), HeadMoments()
 
-    def update(self, layer: int, operator: AttentionOperator, layout: TokenLayout) -> None:
-        """Takes one layer of a batch of images."""
-        rows = operator.statistics(layout.token_distances, layout.prefix)
-        assert rows.cost is not None
-        distance = layout.patch_tokens(rows.cost)  # (images, heads, patches)
-        on_patches = layout.patch_tokens(rows.rest_mass)
-        tiny = torch.finfo(distance.dtype).tiny  # a row wholly on prefix tokens has distance 0 either way
-        self.as_in_paper.update(layer, distance.mean(-1))
-        self.renormalized.update(layer, (distance / on_patches.clamp_min(tiny)).mean(-1))
+def renormalized_distance(rows: RowStatistics, layout: TokenLayout) -> Tensor:
+    """The same with each row's patches rescaled to sum to 1: (..., patches); 0 for a row wholly on prefix tokens."""
+    distance = attention_distance(rows, layout)
+    return distance / layout.patch_tokens(rows.rest_mass).clamp_min(torch.finfo(distance.dtype).tiny)
 
-    def merge(self, other: AttentionDistance) -> None:
-        """Takes what another process saw."""
-        self.as_in_paper.merge(other.as_in_paper)
-        self.renormalized.merge(other.renormalized)
 
-    def result(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, standard deviation over images, and renormalised mean: each (layers, heads), pixels."""
-        return self.as_in_paper.mean(), self.as_in_paper.spread(), self.renormalized.mean()
+def longest_distance(layout: TokenLayout) -> float:
+    """Distance between the patches of opposite corners, in pixels."""
+    return math.hypot(layout.image_height - layout.patch_height, layout.image_width - layout.patch_width)
 
 
 def uniform_distance(layout: TokenLayout) -> float:

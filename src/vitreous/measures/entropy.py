@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
-from vitreous.capture.operator import AttentionOperator
-from vitreous.measures.moments import HeadMoments
+from vitreous.capture.operator import RowStatistics
 from vitreous.tokens import TokenLayout
 
 
-class AttentionEntropy:
-    """Entropy of a query's attention over all keys, in bits; a mean over all queries, then over images; for every head.
+def attention_entropy(rows: RowStatistics, layout: TokenLayout) -> Tensor:
+    """Entropy of each query's attention over all keys, in bits: (..., tokens).
 
-    0 where each query attends to one key; log2(tokens) where it attends to all alike.
+    0 where a query attends to one key; log2(tokens) where it attends to all alike.
 
     Source: Shannon's entropy, -sum_j A[i, j] log2 A[i, j], of each row of the attention matrix.
     """
+    return rows.entropy
 
-    def __init__(self) -> None:
-        self.moments = HeadMoments()
 
-    def update(self, layer: int, operator: AttentionOperator, layout: TokenLayout) -> None:
-        """Takes one layer of a batch of images."""
-        rows = operator.statistics(layout.token_distances, layout.prefix)
-        self.moments.update(layer, rows.entropy.mean(-1))
-
-    def merge(self, other: AttentionEntropy) -> None:
-        """Takes what another process saw."""
-        self.moments.merge(other.moments)
-
-    def result(self) -> Tensor:
-        """(layers, heads), bits."""
-        return self.moments.mean()
+def highest_entropy(layout: TokenLayout) -> float:
+    """Entropy of uniform attention, the largest there is, in bits."""
+    return math.log2(layout.tokens)

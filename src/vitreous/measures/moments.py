@@ -1,50 +1,87 @@
-"""Mean and standard deviation over images, for every head of every layer, in a few numbers that can be merged."""
+"""What is kept of every head of every layer over any number of images: a few numbers that can be merged."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+BINS = 64
+"""Bins of a histogram, equal in width, from 0 to the largest value that is possible."""
+
 
 class HeadMoments:
-    """Count, mean and sum of squared differences over images, in float64.
+    """Mean and standard deviation over images, and a histogram over tokens and images, for every head of every layer.
 
     Images can come one by one, in batches, or on several processes whose moments are merged: the result is the
     same up to the order of float64 sums (Chan, Golub & LeVeque 1983, equations 1.5).
     """
 
     def __init__(self) -> None:
-        self._layers: list[tuple[int, Tensor, Tensor]] = []  # count, mean (heads,), squares (heads,)
+        self._images = 0
+        self._mean = self._squares = torch.zeros(())  # each (layers, heads) float64
+        self._counts = torch.zeros((), dtype=torch.int64)  # (layers, heads, BINS)
 
-    def update(self, layer: int, per_image: Tensor) -> None:
-        """Takes one layer's numbers: `per_image` (images, heads). Layers come in order, first layer first."""
-        values = per_image.cpu().double()
-        mean = values.mean(0)
-        new = (len(values), mean, (values - mean).square().sum(0))
-        if layer == len(self._layers):
-            self._layers.append(new)
-        else:
-            self._layers[layer] = _merged(self._layers[layer], new)
+    def update(self, values: Tensor, highest: float) -> None:
+        """Takes a batch of images.
+
+        Args:
+            values: (layers, images, heads, queries), from 0 to `highest`.
+            highest: upper end of the histogram, the same for every batch.
+        """
+        self.merge(_of_batch(values.cpu(), highest))
 
     def merge(self, other: HeadMoments) -> None:
         """Takes what another process saw."""
-        if not other._layers:
+        if not other._images:
             return
-        if not self._layers:
-            self._layers = list(other._layers)
-        else:
-            self._layers = [_merged(a, b) for a, b in zip(self._layers, other._layers, strict=True)]
+        images = self._images + other._images
+        step = other._mean - self._mean
+        self._squares = self._squares + other._squares + step.square() * (self._images * other._images / images)
+        self._mean = self._mean + step * (other._images / images)
+        self._counts = self._counts + other._counts
+        self._images = images
 
     def mean(self) -> Tensor:
-        """Mean over images: (layers, heads)."""
-        return torch.stack([mean for _, mean, _ in self._layers])
+        """Mean over queries and images: (layers, heads)."""
+        return self._mean
 
     def spread(self) -> Tensor:
-        """Standard deviation over images, of the population: (layers, heads); 0 for one image."""
-        return torch.stack([(squares / count).sqrt() for count, _, squares in self._layers])
+        """Standard deviation over images, of the population, of the mean over queries: (layers, heads); 0 for one."""
+        return (self._squares / self._images).sqrt()
+
+    def histogram(self) -> Tensor:
+        """How many queries of all images fell into each bin: (layers, heads, BINS) int64."""
+        return self._counts
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, as tensors."""
+        return {
+            "images": torch.tensor(self._images),
+            "mean": self._mean,
+            "squares": self._squares,
+            "counts": self._counts,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> HeadMoments:
+        """What `state` gave."""
+        moments = cls()
+        moments._images = int(state["images"])
+        moments._mean, moments._squares, moments._counts = state["mean"], state["squares"], state["counts"]
+        return moments
 
 
-def _merged(a: tuple[int, Tensor, Tensor], b: tuple[int, Tensor, Tensor]) -> tuple[int, Tensor, Tensor]:
-    count = a[0] + b[0]
-    step = b[1] - a[1]
-    return count, a[1] + step * (b[0] / count), a[2] + b[2] + step.square() * (a[0] * b[0] / count)
+def _of_batch(values: Tensor, highest: float) -> HeadMoments:
+    layers, images, heads, _ = values.shape
+    moments = HeadMoments()
+    of_images = values.mean(-1, dtype=torch.float64)  # (layers, images, heads)
+    moments._images = images
+    moments._mean = of_images.mean(1)
+    moments._squares = (of_images - moments._mean[:, None]).square().sum(1)
+    bins = (values * (BINS / highest if highest else 0.0)).nan_to_num_(0, 0, 0).to(torch.int64).clamp_(0, BINS - 1)
+    head = torch.arange(layers * heads).view(layers, 1, heads, 1)
+    moments._counts = torch.bincount((head * BINS + bins).flatten(), minlength=layers * heads * BINS)
+    moments._counts = moments._counts.view(layers, heads, BINS)
+    return moments

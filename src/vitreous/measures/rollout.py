@@ -65,7 +65,12 @@ def attention_rollout(
     for operator in reversed(operators):
         if operator.shape[2:] != (layout.tokens, layout.tokens):
             raise ShapeError(f"a layer attends among {operator.shape[2:]} tokens, the layout has {layout.tokens}")
-        passed = _pull_mean(operator, reached) if heads == "mean" else _pull_fused(operator, reached, heads)
+        if heads == "mean":  # asked for with the statistics of the rows, so that one pass over the scores makes both
+            rows = operator.statistics(layout.token_distances, layout.prefix, pull=reached[:, None])
+            assert rows.pulled is not None
+            passed = rows.pulled.mean(1).to(reached)  # (batch, tokens)
+        else:
+            passed = _pull_fused(operator, reached, heads)
         reached = residual * reached + (1 - residual) * passed
     return reached
 
@@ -96,10 +101,6 @@ def read_out(layout: TokenLayout, token: Token = "auto") -> Tensor:
             'choose "auto", "mean", "class" or an index'
         )
     return weights
-
-
-def _pull_mean(operator: AttentionOperator, reached: Tensor) -> Tensor:
-    return operator.pull(reached[:, None]).mean(1).to(reached)  # (batch, tokens)
 
 
 def _pull_fused(operator: AttentionOperator, reached: Tensor, heads: Fusion) -> Tensor:
