@@ -122,5 +122,6 @@ def _token_distances(layout: TokenLayout, start: int, stop: int) -> Tensor:
     down = (rows[patches // layout.columns, None] - rows).square()  # (patch queries, rows)
     across = (columns[patches % layout.columns, None] - columns).square()  # (patch queries, columns)
     distances = torch.zeros(stop - start, layout.tokens)
-    distances[first - start :, layout.prefix :] = (down[:, :, None] + across[:, None]).sqrt_().flatten(1)
+    among_patches = distances[first - start :, layout.prefix :].unflatten(1, (layout.rows, layout.columns))  # a view
+    torch.add(down[:, :, None], across[:, None], out=among_patches).sqrt_()
     return distances

@@ -67,6 +67,13 @@ def test_every_application_equals_the_dense_float64_matrix(size: float, biased: 
     close(operator.rows([0, 22]), attention[:, :, [0, 22]])
     close(operator.dense(), attention)
 
+    fresh = AttentionOperator(plain.queries, plain.keys, plain.scale, bias)
+    fused = fresh.statistics(LAYOUT.token_distances, LAYOUT.prefix, pull=weights)
+    close(fused.pulled, (weights.double()[:, :, None] @ attention)[:, :, 0])
+    assert fused.cost is not None and found.cost is not None and torch.equal(fused.cost, found.cost)
+    again = fresh.statistics(LAYOUT.token_distances, LAYOUT.prefix, pull=weights[:, :1])
+    close(again.pulled, (weights.double()[:, :1, None] @ attention)[:, :, 0])
+
 
 def close(found: Tensor | None, expected: Tensor) -> None:
     """Within 1e-5 of the largest value: the budget of the design for float32."""
@@ -136,6 +143,25 @@ def test_log_sum_exp_is_kept_from_the_first_pass(monkeypatch: pytest.MonkeyPatch
     close(operator.log_sum_exp, scores.logsumexp(-1))
 
 
+def test_a_rollouts_pass_makes_the_statistics_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = make()
+    operator.statistics(LAYOUT.token_distances, LAYOUT.prefix, pull=torch.ones(2, 1, 23))
+    monkeypatch.setattr(blocked, "_blocks", None)  # a second pass would fail
+    assert operator.statistics(LAYOUT.token_distances, LAYOUT.prefix).cost is not None
+
+
+def test_a_cost_that_looks_at_another_layer_does_not_spoil_the_buffers() -> None:
+    one, other = make(), make(size=2.0)
+
+    def cost(rows: slice) -> Tensor:
+        other.pull(torch.rand(2, 3, 23))
+        return torch.ones(23, 23)[rows]
+
+    found = one.statistics(cost)
+    torch.testing.assert_close(found.cost, torch.ones(2, 3, 23))
+    close(found.entropy, -(by_hand(one) * by_hand(one).log2()).sum(-1))
+
+
 def test_queries_of_a_strided_view_are_read_in_place() -> None:
     packed = torch.randn(2, 23, 3, 3, 8)
     q, k, _ = packed.permute(2, 0, 3, 1, 4).unbind(0)  # as a fused qkv projection gives them
@@ -153,6 +179,7 @@ def test_dense_refuses_more_than_its_limit_with_both_numbers() -> None:
     [
         (lambda o: o.apply(torch.zeros(2, 3, 22, 8)), r"not \(2, 3, 23, width\)"),
         (lambda o: o.pull(torch.zeros(2, 23)), r"not \(2, 3 or 1, 23\)"),
+        (lambda o: o.statistics(pull=torch.zeros(2, 2, 23)), r"not \(2, 3 or 1, 23\)"),
         (lambda o: o.expect(torch.zeros(23, 22)), r"\(queries, keys\) are \(23, 23\)"),
         (lambda _: AttentionOperator(), "needs queries and keys, or weights"),
         (lambda _: AttentionOperator(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 5)), "are not"),

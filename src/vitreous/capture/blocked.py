@@ -8,6 +8,7 @@ and forgotten. The log-sum-exp of each row is kept, so a later pass needs neithe
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -150,17 +151,36 @@ def _blocks(operator: AttentionOperator, image: int | None = None, bits: Tensor 
     elements = BLOCK_ELEMENTS.get(operator.device.type, BLOCK_ELEMENTS["cuda"])
     some_queries = max(1, min(queries, BLOCK_QUERIES if queries * keys > elements else queries, elements // keys))
     some_heads = max(1, min(heads, elements // (some_queries * keys)))
-    buffer = torch.empty(2, some_heads * some_queries * keys, dtype=precision(operator), device=operator.device)
-    for one in range(batch) if image is None else (image,):
-        fill = _filler(operator, one, bits)
-        for first in range(0, queries, some_queries):
-            some = slice(first, min(queries, first + some_queries))
-            for head in range(0, heads, some_heads):
-                group = slice(head, min(heads, head + some_heads))
-                shape = (group.stop - group.start, some.stop - some.start, keys)
-                scores, exponentials = (part[: math.prod(shape)].view(shape) for part in buffer)
-                shift = fill(group, some, scores, exponentials)
-                yield Block(one, group, some, scores, exponentials, shift)
+    with _buffers(some_heads * some_queries * keys, precision(operator), operator.device) as buffers:
+        for one in range(batch) if image is None else (image,):
+            fill = _filler(operator, one, bits)
+            for first in range(0, queries, some_queries):
+                some = slice(first, min(queries, first + some_queries))
+                for head in range(0, heads, some_heads):
+                    group = slice(head, min(heads, head + some_heads))
+                    shape = (group.stop - group.start, some.stop - some.start, keys)
+                    scores, exponentials = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
+                    shift = fill(group, some, scores, exponentials)
+                    yield Block(one, group, some, scores, exponentials, shift)
+
+
+_kept = threading.local()
+
+
+@contextmanager
+def _buffers(elements: int, dtype: torch.dtype, device: torch.device) -> Iterator[Tensor]:
+    """Two buffers, (2, elements), kept for the next layer: fresh memory costs a page fault every 4 KiB.
+
+    Whoever comes while they are in use gets others.
+    """
+    buffers = _kept.__dict__.pop("buffers", None)
+    if buffers is None or buffers.dtype != dtype or buffers.device != device or buffers.shape[1] < elements:
+        buffers = torch.empty(2, elements, dtype=dtype, device=device)
+    try:
+        yield buffers
+    finally:
+        if device.type == "cpu":  # accelerators have allocators that do this
+            _kept.buffers = buffers
 
 
 Filler = Callable[[slice, slice, Tensor, Tensor], "Tensor | float"]
@@ -181,14 +201,14 @@ def _filler(operator: AttentionOperator, image: int, bits: Tensor | None) -> Fil
         return from_weights
 
     assert operator.queries is not None and operator.keys is not None
-    left = (operator.queries[image].to(dtype) * (operator.scale * LOG2_E)).contiguous()  # (heads, queries, head_dim)
-    keys = operator.keys[image].to(dtype).contiguous()  # read many times
-    right = keys.transpose(-1, -2)  # (heads, head_dim, keys)
+    left = operator.queries[image].to(dtype)  # (heads, queries, head_dim)
+    right = operator.keys[image].to(dtype).transpose(-1, -2)  # (heads, head_dim, keys)
+    scale = operator.scale * LOG2_E
     bias = None if operator.bias is None else operator.bias.expand(operator.shape)[image]
-    is_safe = bias is None and _is_bounded(left, keys)
+    is_safe = bias is None and _is_bounded(left, right, scale)
 
     def from_queries(heads: slice, queries: slice, scores: Tensor, exponentials: Tensor) -> Tensor | float:
-        torch.bmm(left[heads, queries], right[heads], out=scores)
+        torch.baddbmm(scores, left[heads, queries], right[heads], beta=0, alpha=scale, out=scores)
         if is_safe:
             torch.exp2(scores, out=exponentials)
             return 0.0
@@ -202,9 +222,9 @@ def _filler(operator: AttentionOperator, image: int, bits: Tensor | None) -> Fil
     return from_queries
 
 
-def _is_bounded(left: Tensor, keys: Tensor) -> bool:
+def _is_bounded(left: Tensor, right: Tensor, scale: float) -> bool:
     """Whether no score can reach SAFE_EXPONENT; asked only where the answer is cheaper than taking out maxima."""
-    if keys.shape[1] <= 4 * keys.shape[2]:
+    if right.shape[2] <= 4 * right.shape[1]:
         return False
-    largest = left.norm(dim=-1).amax(-1) * keys.norm(dim=-1).amax(-1)  # Cauchy-Schwarz, one bound a head
-    return bool((largest < SAFE_EXPONENT).all())
+    largest = left.norm(dim=-1).amax(-1) * right.norm(dim=-2).amax(-1)  # Cauchy-Schwarz, one bound a head
+    return bool((largest * abs(scale) < SAFE_EXPONENT).all())
