@@ -8,7 +8,8 @@
     ├── CheckpointError  weights and architecture do not fit       exit code 5
     ├── CaptureError     attention was not seen, or not proved     exit code 5
     ├── MemoryLimitError a result would not fit in memory          exit code 5
-    └── NumericError     a number became NaN or infinite           exit code 6
+    ├── NumericError     a number became NaN or infinite           exit code 6
+    └── WorkerError      a worker process was lost                 exit code 7
 
 A message says what was expected, what came, and what to do next, in that order and in at most three lines.
 """
@@ -65,6 +66,20 @@ class MemoryLimitError(VitreousError):
 
 
 class NumericError(VitreousError):
-    """A number became NaN or infinite: named with the layer or step where it was first seen."""
+    """A number became NaN or infinite: named with the layer or step where it was first seen.
+
+    Attributes:
+        image: which image of the batch it was seen in first, where that is known.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str, *, image: int | None = None) -> None:
+        super().__init__(message)
+        self.image = image
+
+
+class WorkerError(VitreousError):
+    """A process that took part in the work was lost: named with the cause."""
+
+    exit_code = 7

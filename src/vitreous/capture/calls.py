@@ -54,17 +54,32 @@ def from_sdpa(args: tuple[Any, ...], kwargs: dict[str, Any], returned: Tensor, b
     given = call.arguments
     if given["dropout_p"]:
         raise CaptureError("attention drops weights at random in this mode\ncall model.eval() before watching it")
-    query, key, value = (_in_autocast(given[name]) for name in ("query", "key", "value"))
-    query, key, value, result = (with_heads(tensor, batch) for tensor in (query, key, value, returned))
-    if given["enable_gqa"] and key.shape[1] != query.shape[1]:
-        repeats = query.shape[1] // key.shape[1]
-        key, value = (tensor.repeat_interleave(repeats, 1) for tensor in (key, value))
-    key, value = (tensor.expand(-1, query.shape[1], -1, -1) for tensor in (key, value))  # one for all heads
+    query, key, value = (in_autocast(given[name].detach()) for name in ("query", "key", "value"))
+    query, key, value, result = (with_heads(tensor, batch) for tensor in (query, key, value, returned.detach()))
     scale = given["scale"] if given["scale"] is not None else 1 / math.sqrt(query.shape[-1])
-    operator = AttentionOperator(query.detach(), key.detach(), float(scale), as_bias(given["attn_mask"], query))
-    note = "causal attention: a text tower's, not an image's" if given["is_causal"] else None
-    error = math.nan if note else proof.prove(operator, value.detach(), result.detach())
-    return Attention(operator, error, query.dtype, note)
+    bias = as_bias(given["attn_mask"], query)
+    return attended(query, key, value, result, float(scale), bias, is_causal=given["is_causal"])
+
+
+def attended(
+    query: Tensor, key: Tensor, value: Tensor, returned: Tensor, scale: float, bias: Tensor | None, *,
+    is_causal: bool = False,
+) -> Attention:  # fmt: skip
+    """Attention from what a kernel got and gave back, each (batch, heads, tokens, width).
+
+    Fewer heads of keys and values each serve several heads of queries; one image of them may serve all.
+    """
+    key, value = (_serving(tensor, query) for tensor in (key, value))
+    operator = AttentionOperator(query, key, scale, bias)
+    if is_causal:
+        return Attention(operator, math.nan, query.dtype, "causal attention: a text tower's, not an image's")
+    return Attention(operator, proof.prove(operator, value, returned), query.dtype)
+
+
+def _serving(tensor: Tensor, query: Tensor) -> Tensor:
+    if 1 < tensor.shape[1] < query.shape[1]:
+        tensor = tensor.repeat_interleave(query.shape[1] // tensor.shape[1], 1)
+    return tensor.expand(*query.shape[:2], -1, -1)
 
 
 def from_multi_head(args: tuple[Any, ...], kwargs: dict[str, Any], returned: tuple[Tensor, Any]) -> Attention:
@@ -107,7 +122,7 @@ def from_projections(
         masks: attention mask and key padding mask, as in `torch.nn.MultiheadAttention`.
         returned: (batch, queries, width).
     """
-    query, key, value = (_in_autocast(tensor.detach()) for tensor in inputs)
+    query, key, value = (in_autocast(tensor.detach()) for tensor in inputs)
     with exact():
         weights = in_projection[0].detach().chunk(3)
         biases = in_projection[1].detach().chunk(3) if in_projection[1] is not None else (None, None, None)
@@ -142,7 +157,7 @@ def with_heads(tensor: Tensor, batch: int) -> Tensor:
     )
 
 
-def _in_autocast(tensor: Tensor) -> Tensor:
+def in_autocast(tensor: Tensor) -> Tensor:
     """The tensor in the type that the kernel sees: autocast converts it on the way."""
     kind = tensor.device.type
     if tensor.is_floating_point() and torch.is_autocast_enabled(kind) and tensor.dtype != torch.float64:

@@ -51,6 +51,7 @@ class ImageReader:
         self.table_grid: tuple[int, int] | None = None  # of a position table that was resampled in this pass
         self._patch: tuple[int, int] | None = None  # pixels that one place of the grid stands for, both ways
         self._reordered = False  # tokens were picked by index before the first attention
+        self._weight: Tensor | None = None  # what `kernel` is a copy of
         self._joined: tuple[int, ...] = ()  # tokens in each part of the newest sequence that was put together
         self._patches: Tensor | None = None  # (batch, channels, rows, height, columns, width), before a linear
         self._order = (1, 3, 5)  # of channels, height, width in a flattened patch
@@ -80,13 +81,16 @@ class ImageReader:
             by_index = call is torch.Tensor.__getitem__ and _has_tensor(given[1])
             self._reordered = self._reordered or call in self.PICKS or by_index
 
-    def refuse_second_image(self, call: Any, given: tuple[Any, ...]) -> None:
-        """Raises CaptureError if something like the image is read again after attention was seen."""
+    def may_begin(self, call: Any) -> bool:
+        """Whether the image may be read in this call."""
+        return self.image is None or call is torch.conv2d
+
+    def reads_again(self, call: Any, given: tuple[Any, ...]) -> bool:
+        """Whether something like the image is read, or embedded by the same weights, in this call."""
+        if call in (torch.conv2d, F.linear) and given[1] is self._weight:
+            return True
         reads = call is torch.conv2d or call is F.unfold or call in self.RESHAPES
-        if reads and isinstance(given[0], Tensor) and given[0].ndim == 4 and tuple(given[0].shape[1:]) == self.image:
-            raise CaptureError(
-                "a second image was read in one watch\nopen watch_attention() anew for each forward pass"
-            )
+        return reads and isinstance(given[0], Tensor) and given[0].ndim == 4 and given[0].shape[1:] == self.image
 
     def _starts(self, image: Tensor) -> None:
         self.batch, self.image = image.shape[0], tuple(image.shape[1:])
@@ -97,7 +101,7 @@ class ImageReader:
             return
         if self.image is None:
             self._starts(image)
-            self.kernel = kernel.detach()
+            self._weight, self.kernel = kernel, kernel.detach().clone()  # a sharded weight is gone after the pass
             self.table_grid = None  # an interpolation before this resized the image
         before, after = (int(image.shape[-2]), int(image.shape[-1])), (int(returned.shape[-2]), int(returned.shape[-1]))
         assert self.grid is not None and self._patch is not None
@@ -138,9 +142,9 @@ class ImageReader:
         assert self._patch_shape is not None
         if weight.shape[1] != math.prod(self._patch_shape):
             return
-        self.width = weight.shape[0]
+        self._weight, self.width = weight, weight.shape[0]
         sizes = dict(zip((1, 3, 5), self._patch_shape, strict=True))
-        kernel = weight.detach().unflatten(1, [sizes[axis] for axis in self._order])
+        kernel = weight.detach().clone().unflatten(1, [sizes[axis] for axis in self._order])
         self.kernel = kernel.permute(0, *(1 + self._order.index(axis) for axis in (1, 3, 5)))
 
     def layout(self, model: nn.Module, tokens: int) -> TokenLayout:
@@ -217,13 +221,11 @@ def find_positions(
     for name, table in _tensors(model):
         if table.ndim < 2 or table.shape[-1] != width or not POSITIONS.search(name.lower()):
             continue
-        if table.numel() == rows * columns * width:  # (rows, columns, width) or (1, patches, width)
-            return Positions(name, table.detach().reshape(rows, columns, width))
         entries = table.numel() // width
-        if rows * columns < entries <= rows * columns + layout.prefix:  # prefix rows come first
-            return Positions(
-                name, table.detach().reshape(entries, width)[-rows * columns :].unflatten(0, (rows, columns))
-            )
+        if rows * columns <= entries <= rows * columns + layout.prefix:  # prefix rows come first
+            whole = table.full_tensor() if hasattr(table, "full_tensor") else table  # sharded over processes
+            patches = whole.detach().reshape(entries, width)[entries - rows * columns :]
+            return Positions(name.replace("_orig_mod.", ""), patches.unflatten(0, (rows, columns)))
     return None
 
 

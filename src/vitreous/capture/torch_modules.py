@@ -33,7 +33,7 @@ def seeing_torch_modules(model: nn.Module, see: See) -> Iterator[None]:
         for module in model.modules():
             if isinstance(module, nn.MultiheadAttention):
                 _wrap(module, _watch_attention_module, see, undo)
-            elif type(module).forward is nn.TransformerEncoderLayer.forward:
+            elif getattr(type(module), "forward", None) is nn.TransformerEncoderLayer.forward:
                 _wrap(module, _watch_encoder_layer, see, undo)
         yield
 
