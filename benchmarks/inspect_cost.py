@@ -4,6 +4,7 @@
     python benchmarks/inspect_cost.py --case ours 1025    # one case in this process, as JSON
 
 The work: attention distance and entropy of every head and layer, and the rollout of the class token, for one image.
+`python docs/make_cost.py` draws the results.
 Each case runs in its own process, so that its peak memory is its own. Time is the ratio to the same model's plain
 forward pass, the median of alternating rounds in one run; memory is what the case adds to that pass's peak. The usual
 ways make all maps (timm with its fused kernel off and a hook on each dropout; transformers with
@@ -30,8 +31,9 @@ from torch import Tensor
 from vitreous.checkpoints.optional import let_torchvision_import
 
 RESULTS = Path(__file__).parent / "results" / "inspect_cost.json"
-SIZES = {197: 224, 1025: 512, 4097: 1024}  # tokens: image size, patch 16
-ROUNDS = {197: 15, 1025: 7, 4097: 3}
+SIZES = {197: 224, 577: 384, 1025: 512, 2305: 768, 4097: 1024, 16385: 2048}  # tokens: image size, patch 16
+ROUNDS = {197: 21, 577: 11, 1025: 9, 2305: 5, 4097: 3, 16385: 1}
+PEERS_UP_TO = 4097  # tokens; beyond, maps of all layers would take 190 GB
 DEPTH, WIDTH, HEADS = 12, 768, 12
 
 Step = Callable[[], object]
@@ -50,6 +52,8 @@ def main() -> None:
     print(f"{'tokens':>7}  {'case':26} {'plain ms':>9} {'case ms':>9} {'ratio':>6} {'extra MB':>9}")
     for tokens in arguments.tokens:
         for name in arguments.only:
+            if tokens > PEERS_UP_TO and not name.startswith("ours"):
+                continue
             command = [sys.executable, __file__, "--case", name, str(tokens)]
             run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
@@ -88,13 +92,15 @@ def measure(name: str, tokens: int) -> dict[str, float | str]:
                 began = time.perf_counter()
                 step()
                 taken.append(time.perf_counter() - began)
-    ratio = statistics.median(c / p for p, c in zip(times[plain], times[case], strict=True))
+    ratios = [c / p for p, c in zip(times[plain], times[case], strict=True)]
     return {
         "case": name,
         "tokens": tokens,
         "plain_ms": round(1000 * statistics.median(times[plain]), 1),
         "case_ms": round(1000 * statistics.median(times[case]), 1),
-        "ratio": round(ratio, 3),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_from": round(min(ratios), 3),
+        "ratio_to": round(max(ratios), 3),
         "extra_mb": round(extra, 1),
     }
 

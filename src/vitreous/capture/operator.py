@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -60,7 +62,10 @@ class RowStatistics:
             )
         costs = [rows.cost for rows in layers if rows.cost is not None]
         return cls(
-            *(torch.stack([getattr(rows, name) for rows in layers]) for name in cls.__match_args__[:4]),
+            entropy=torch.stack([rows.entropy for rows in layers]),
+            prefix_mass=torch.stack([rows.prefix_mass for rows in layers]),
+            rest_mass=torch.stack([rows.rest_mass for rows in layers]),
+            log_sum_exp=torch.stack([rows.log_sum_exp for rows in layers]),
             cost=torch.stack(costs) if costs else None,
         )
 
@@ -150,10 +155,10 @@ class AttentionOperator:
             self._check_weights(pull)
         last = self.__dict__.get("_last")
         if last is None or last[0] != (cost, prefix):
-            last = self.__dict__["_last"] = ((cost, prefix), blocked.statistics(self, cost, prefix, pull))
+            last = self.__dict__["_last"] = ((cost, prefix), _arithmetic(self).statistics(self, cost, prefix, pull))
             self.__dict__["log_sum_exp"] = last[1].log_sum_exp  # the cache of the property above
             return last[1]
-        return last[1] if pull is None else replace(last[1], pulled=blocked.pull(self, pull))
+        return last[1] if pull is None else replace(last[1], pulled=_arithmetic(self).pull(self, pull))
 
     def entropy(self) -> Tensor:
         """Entropy of each query's attention, in bits: (batch, heads, queries), from 0 to log2(keys)."""
@@ -202,7 +207,7 @@ class AttentionOperator:
             ShapeError: if `weights` does not fit.
         """
         self._check_weights(weights)
-        return blocked.pull(self, weights)
+        return _arithmetic(self).pull(self, weights)
 
     def rows(self, queries: Tensor | list[int]) -> Tensor:
         """Attention of a few queries: (batch, heads, len(queries), keys); each row sums to 1.
@@ -255,3 +260,13 @@ class AttentionOperator:
                 scores = scores + bias[image][:, chosen].to(dtype)
             rows.append(scores.softmax(-1))
         return torch.stack(rows)  # (batch, heads, chosen, keys)
+
+
+def _arithmetic(operator: AttentionOperator) -> ModuleType:
+    """The kernels where there is an NVIDIA GPU and triton, torch's own operations anywhere else."""
+    if operator.device.type == "cuda" and find_spec("triton"):
+        from vitreous.capture import triton
+
+        if triton.is_for(operator):
+            return triton
+    return blocked
