@@ -1,26 +1,21 @@
-"""An inspection as one HTML file that works from disk, on a phone, in the dark and on paper.
+"""An inspection as one HTML file.
 
-The words are in `report.html`, block by block, the looks in `report.css`; here the numbers are put in.
+The words are in `report.html`, block by block; here the numbers are put in. `page` has what all pages share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from string import Template
-from typing import Any
 
 from torch import Tensor
 
 from vitreous import figures
-from vitreous.atomic import write_atomically
-from vitreous.errors import OutputError
 from vitreous.figures.inline import data_uri, escaped, inline_svg, isolated
 from vitreous.figures.rollout import enlarge, mask_image, paint_patches
 from vitreous.inspection import Inspection
 from vitreous.measures.distance import uniform_distance
+from vitreous.page import absent, facts_rows, fill, numbers, proportions, reason, whole_page, write_page
 from vitreous.tokens import TokenLayout
 
 
@@ -35,11 +30,7 @@ def write_report(inspection: Inspection, path: str | Path, *, title: str | None 
     Raises:
         OutputError: if the file cannot be written.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder, a file was to be written there; add a name such as report.html")
-    write_atomically(target, report_html(inspection, title=title))
-    return target
+    return write_page(report_html(inspection, title=title), path)
 
 
 def report_html(inspection: Inspection, *, title: str | None = None) -> str:
@@ -51,19 +42,8 @@ def report_html(inspection: Inspection, *, title: str | None = None) -> str:
         inspection: what to show.
         title: the headline; the model's name where it is None.
     """
-    sections, contents = [], []
-    for name, (heading, make) in _SECTIONS.items():
-        sections.append(f'<section id="{name}">\n<h2>{heading}</h2>\n{make(inspection)}\n</section>')
-        contents.append(f'<a href="#{name}">{heading}</a>')
-    return _fill(
-        "page",
-        title=escaped(title or _model_name(inspection)),
-        style=files("vitreous").joinpath("report.css").read_text("utf-8"),
-        lede=_lede(inspection),
-        strip=_strip(inspection),
-        contents="\n".join(contents),
-        sections="\n".join(sections),
-    )
+    sections = {name: (heading, make(inspection)) for name, (heading, make) in _SECTIONS.items()}
+    return whole_page(title or _model_name(inspection), _lede(inspection), _facts(inspection), sections)
 
 
 def _lede(inspection: Inspection) -> str:
@@ -75,11 +55,11 @@ def _lede(inspection: Inspection) -> str:
     )
 
 
-def _strip(inspection: Inspection) -> str:
+def _facts(inspection: Inspection) -> list[tuple[str, str, str]]:
     layout = inspection.layout
     layers, heads = inspection.attention_distance.shape
     shown = len(inspection.thumbnails)
-    facts = [
+    return [
         ("Images", str(inspection.images), f"{shown} shown"),
         ("Layers × heads", f"{layers} × {heads}", ""),
         (
@@ -90,18 +70,14 @@ def _strip(inspection: Inspection) -> str:
         ("Prefix tokens", str(layout.prefix), _prefix_words(layout)),
         ("Capture proof", *_proof(inspection)),
     ]
-    return "\n".join(
-        f"<div><dt>{name}</dt><dd>{value}{f'<small>{more}</small>' if more else ''}</dd></div>"
-        for name, value, more in facts
-    )
 
 
 def _where(inspection: Inspection) -> str:
     shown = len(inspection.thumbnails)
     if not shown:
-        return _absent("no image was kept to be shown")
+        return absent("no image was kept to be shown")
     images = "\n".join(_image(inspection, index) for index in range(shown))
-    return _fill("where", images=images, readout=_readout(inspection.layout))
+    return fill("report", "where", images=images, readout=_readout(inspection.layout))
 
 
 def _image(inspection: Inspection, index: int) -> str:
@@ -128,7 +104,7 @@ def _image(inspection: Inspection, index: int) -> str:
         ),
     ]
     columns = "\n".join(
-        f'<figure><img{kind} src="{data_uri(picture)}" alt="{alt}"{_shape(thumbnail)}>'
+        f'<figure><img{kind} src="{data_uri(picture)}" alt="{alt}"{proportions(thumbnail)}>'
         f"<figcaption>{words}</figcaption></figure>"
         for picture, words, alt, kind in pictures
     )
@@ -152,13 +128,14 @@ def _distance(inspection: Inspection) -> str:
     paper = figures.draw_attention_distance({"": inspection.attention_distance}, spread=spread, uniform=uniform)
     rescaled = figures.draw_attention_distance({"": inspection.attention_distance_renormalized}, uniform=uniform)
     heard = _heard("Mean attention distance", inspection.attention_distance, "pixels")
-    return _fill(
+    return fill(
+        "report",
         "distance",
         figure=inline_svg(paper, "distance", heard),
         rescaled=inline_svg(
             rescaled, "rescaled", _heard("Rescaled", inspection.attention_distance_renormalized, "pixels")
         ),
-        numbers=_numbers(_trend(inspection)),
+        numbers=numbers(_trend(inspection)),
         prefix_words=_prefix_words(layout) or "tokens outside the grid",
     )
 
@@ -166,31 +143,31 @@ def _distance(inspection: Inspection) -> str:
 def _entropy(inspection: Inspection) -> str:
     figure = figures.draw_entropy({"": inspection.attention_entropy}, tokens=inspection.layout.tokens)
     heard = _heard("Attention entropy", inspection.attention_entropy, "bits")
-    numbers = _numbers(_ends(inspection.attention_entropy, "bits", 2))
-    return _fill("entropy", figure=inline_svg(figure, "entropy", heard), numbers=numbers)
+    ends = numbers(_ends(inspection.attention_entropy, "bits", 2))
+    return fill("report", "entropy", figure=inline_svg(figure, "entropy", heard), numbers=ends)
 
 
 def _mass(inspection: Inspection) -> str:
     layout = inspection.layout
     if not layout.prefix:
-        return _absent("this model has no tokens besides the patches")
+        return absent("this model has no tokens besides the patches")
     figure = figures.draw_prefix_mass({"": inspection.prefix_mass}, uniform=layout.prefix / layout.tokens)
     heard = _heard("Share of attention on prefix tokens", inspection.prefix_mass, "of 1")
-    numbers = _numbers(_ends(inspection.prefix_mass, "", 3))
+    ends = numbers(_ends(inspection.prefix_mass, "", 3))
     words = _prefix_words(layout)
-    return _fill("mass", figure=inline_svg(figure, "mass", heard), numbers=numbers, prefix_words=words)
+    return fill("report", "mass", figure=inline_svg(figure, "mass", heard), numbers=ends, prefix_words=words)
 
 
 def _heads(inspection: Inspection) -> str:
     sheets = [_sheet(inspection, index) for index in range(len(inspection.class_attention))]
     if not sheets:
-        return _absent("no image was kept to be shown")
+        return absent("no image was kept to be shown")
     others = "\n".join(
         f'<details><summary><img src="{data_uri(enlarge(inspection.thumbnails[index], 48), 80)}" alt="">'
         f"{isolated(inspection.image_names[index])}</summary>\n{sheets[index]}\n</details>"
         for index in range(1, len(sheets))
     )
-    return _fill("heads", first=sheets[0], others=others, readout=_readout(inspection.layout))
+    return fill("report", "heads", first=sheets[0], others=others, readout=_readout(inspection.layout))
 
 
 def _sheet(inspection: Inspection, index: int) -> str:
@@ -199,24 +176,24 @@ def _sheet(inspection: Inspection, index: int) -> str:
     heard = f"Attention maps of {name}: {layers} layers from left to right, {heads} heads from top to bottom"
     sheet = inline_svg(figures.draw_class_attention(maps), f"heads{index}", heard)
     thumbnail = inspection.thumbnails[index]
-    picture = f'<img src="{data_uri(enlarge(thumbnail, 48), 232)}" alt=""{_shape(thumbnail)}>'
+    picture = f'<img src="{data_uri(enlarge(thumbnail, 48), 232)}" alt=""{proportions(thumbnail)}>'
     return f'<figure class="card sheet"><div>{picture}<p>{isolated(name)}</p></div>\n{sheet}</figure>'
 
 
 def _positions(inspection: Inspection) -> str:
     if inspection.position_similarity is None:
-        return _absent(_reason(inspection, "position similarity"))
+        return absent(reason(inspection, "position similarity"))
     figure = figures.draw_position_similarity(inspection.position_similarity)
     values = {name.replace("_", " and "): f"{value:.2f}" for name, value in inspection.position_structure.items()}
     heard = "Cosine similarity of position embeddings; " + ", ".join(
         f"{name} {value}" for name, value in values.items()
     )
-    return _fill("positions", figure=inline_svg(figure, "positions", heard), numbers=_numbers(values))
+    return fill("report", "positions", figure=inline_svg(figure, "positions", heard), numbers=numbers(values))
 
 
 def _filters(inspection: Inspection) -> str:
     if inspection.filters is None or inspection.filters_variance is None:
-        return _absent(_reason(inspection, "filters"))
+        return absent(reason(inspection, "filters"))
     figure = figures.draw_filters(inspection.filters, inspection.filters_variance)
     shares = inspection.filters_variance[:28]
     values = {
@@ -226,7 +203,7 @@ def _filters(inspection: Inspection) -> str:
     heard = "Principal components of the patch embedding; " + ", ".join(
         f"{name} {value}" for name, value in values.items()
     )
-    return _fill("filters", figure=inline_svg(figure, "filters", heard), numbers=_numbers(values))
+    return fill("report", "filters", figure=inline_svg(figure, "filters", heard), numbers=numbers(values))
 
 
 def _layers(inspection: Inspection) -> str:
@@ -241,20 +218,17 @@ def _layers(inspection: Inspection) -> str:
     for layer in range(len(inspection.attention_distance)):
         cells = "".join(f"<td>{float(column[layer]):{form}}</td>" for column, form in columns)
         rows.append(f'<tr><th scope="row">{layer}</th>{cells}</tr>')
-    return _fill("layers", rows="\n".join(rows))
+    return fill("report", "layers", rows="\n".join(rows))
 
 
 def _provenance(inspection: Inspection) -> str:
-    rows = "\n".join(
-        f'<tr><th scope="row">{_words(name)}</th><td>{_value(value)}</td></tr>'
-        for name, value in inspection.provenance.items()
-    )
+    rows = facts_rows(inspection.provenance)
     images = "\n".join(f"<li>{isolated(name)}</li>" for name in inspection.image_names)
-    return _fill("provenance", rows=rows, images=images, count=str(len(inspection.image_names)))
+    return fill("report", "provenance", rows=rows, images=images, count=str(len(inspection.image_names)))
 
 
 def _citing(_: Inspection) -> str:
-    return _fill("citing")
+    return fill("page", "citing")
 
 
 _SECTIONS: Mapping[str, tuple[str, Callable[[Inspection], str]]] = {
@@ -269,24 +243,6 @@ _SECTIONS: Mapping[str, tuple[str, Callable[[Inspection], str]]] = {
     "provenance": ("Where the numbers come from", _provenance),
     "citing": ("How to cite", _citing),
 }
-
-
-def _fill(block: str, **values: str) -> str:
-    return Template(_blocks()[block]).substitute(values)
-
-
-@cache
-def _blocks() -> dict[str, str]:
-    """The blocks of `report.html` by name; a line `<!-- name -->` begins one."""
-    parts = files("vitreous").joinpath("report.html").read_text("utf-8").split("<!-- ")[1:]
-    return {name: body.strip() for name, body in (part.split(" -->", 1) for part in parts)}
-
-
-def _numbers(values: Mapping[str, str]) -> str:
-    if not values:
-        return ""
-    pairs = "\n".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in values.items())
-    return f'<dl class="numbers">\n{pairs}\n</dl>'
 
 
 def _ends(values: Tensor, unit: str, digits: int) -> dict[str, str]:
@@ -313,17 +269,6 @@ def _heard(what: str, values: Tensor, unit: str) -> str:
     return f"{what} of {values.shape[1]} heads in {values.shape[0]} layers: {ends}"
 
 
-def _absent(reason: str) -> str:
-    return f'<p class="absent">Left out: {reason}.</p>'
-
-
-def _reason(inspection: Inspection, measure: str) -> str:
-    """What the notes say of a measure that is not there: the note that begins with its name."""
-    notes = (str(note) for note in inspection.provenance.get("notes", ()))
-    found = (note.removeprefix(f"{measure}: ") for note in notes if note.startswith(f"{measure}: "))
-    return escaped(next(found, "this model has none, or not in a form that was recognised"))
-
-
 def _model_name(inspection: Inspection) -> str:
     return str(inspection.provenance.get("model", "Vision Transformer"))
 
@@ -343,24 +288,3 @@ def _prefix_words(layout: TokenLayout) -> str:
 
 def _readout(layout: TokenLayout) -> str:
     return "the mean of the patches, which this model reads out," if layout.class_token is None else "the class token"
-
-
-def _value(value: Any) -> str:
-    """Anything that provenance may hold, as lists in lists."""
-    if isinstance(value, Mapping):
-        parts = [f"<span>{_words(name)}</span> {_value(part)}" for name, part in value.items()]
-    elif isinstance(value, list | tuple) and all(isinstance(part, int | float) for part in value):
-        return ", ".join(_value(part) for part in value)
-    elif isinstance(value, list | tuple):
-        parts = [_value(part) for part in value]
-    else:
-        return isolated(f"{value:.6g}" if isinstance(value, float) else str(value))
-    return "<ul>" + "".join(f"<li>{part}</li>" for part in parts) + "</ul>"
-
-
-def _words(name: object) -> str:
-    return escaped(str(name).replace("_", " "))
-
-
-def _shape(thumbnail: Tensor) -> str:
-    return f' style="aspect-ratio:{thumbnail.shape[1]}/{thumbnail.shape[0]}"'

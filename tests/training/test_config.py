@@ -80,3 +80,11 @@ def test_settings_that_do_not_fit_together_are_refused() -> None:
 def test_configs_and_recipes_do_not_wait_for_torch() -> None:
     code = "import sys, vitreous.training.recipes, vitreous.training.settings_file; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_kept_epochs_are_the_first_weights_every_so_many_and_the_last() -> None:
+    config = TrainConfig(epochs=7, keep_every=3)
+    assert [epoch for epoch in range(8) if config.keeps(epoch)] == [0, 3, 6, 7]
+    assert not any(TrainConfig(epochs=7).keeps(epoch) for epoch in range(8))
+    with pytest.raises(ConfigError, match="keep_every is -1"):
+        TrainConfig(keep_every=-1)

@@ -100,6 +100,42 @@ def test_the_same_seed_gives_the_same_bits(photos: Path, tmp_path: Path) -> None
     assert _hash(tmp_path / "first") != _hash(tmp_path / "seed")
 
 
+def test_checkpoints_are_kept_and_change_no_bit(photos: Path, tmp_path: Path) -> None:
+    config = _config(photos, epochs=5, keep_every=2)
+    for _ in range(2):  # made again, to the same bits
+        train(config, tmp_path / "kept", progress=False)
+        epochs = sorted(path.name for path in (tmp_path / "kept" / "checkpoints").iterdir())
+        assert epochs == ["epoch-0000", "epoch-0002", "epoch-0004", "epoch-0005"]
+    train(replace(config, keep_every=0), tmp_path / "plain", progress=False)
+    assert not (tmp_path / "plain" / "checkpoints").exists()
+    assert _hash(tmp_path / "kept") == _hash(tmp_path / "plain")
+    metrics = [json.loads(line) for line in (tmp_path / "kept" / "metrics.jsonl").read_text().splitlines()]
+    weights = {}
+    for name in epochs:
+        opened = open_model(tmp_path / "kept" / "checkpoints" / name)
+        weights[name] = opened.model.state_dict()
+        assert opened.class_names == ("blue", "red") and opened.preprocess == config.preprocess
+        saved = opened.model.provenance["saved"]
+        assert saved["epoch"] == int(name[-4:])
+        if saved["epoch"]:
+            assert saved["test_top1"] == metrics[saved["epoch"] - 1]["test_top1"]
+    first = loop.VisionTransformer(config.model, generator=torch.Generator().manual_seed(loop.keyed_seed(config.seed)))
+    final = open_model(tmp_path / "kept").model.state_dict()  # of a run's folder, the final model
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weights["epoch-0000"][name], weight)
+        assert torch.equal(weights["epoch-0005"][name], final[name])
+    assert not torch.equal(weights["epoch-0002"]["head.weight"], weights["epoch-0004"]["head.weight"])
+
+
+def test_an_earlier_runs_checkpoints_do_not_stay(photos: Path, tmp_path: Path) -> None:
+    train(_config(photos, epochs=3, keep_every=1), tmp_path / "run", progress=False)
+    (tmp_path / "run" / "model").rename(tmp_path / "elsewhere")  # now the run counts as unfinished
+    (tmp_path / "run" / "checkpoints" / "mine").mkdir()
+    train(_config(photos, epochs=2, keep_every=2), tmp_path / "run", progress=False)
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["epoch-0000", "epoch-0002", "mine"]
+
+
 def test_one_step_equals_the_rule_written_out(photos: Path, tmp_path: Path) -> None:
     config = _config(
         photos,

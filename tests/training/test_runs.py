@@ -8,7 +8,7 @@ import pytest
 
 from vitreous.errors import OutputError
 from vitreous.training.config import Optim, TrainConfig
-from vitreous.training.runs import append_metrics, check_run, start_run
+from vitreous.training.runs import append_metrics, check_run, checkpoint_folder, start_run
 from vitreous.training.settings_file import read_config
 
 
@@ -90,3 +90,24 @@ def test_somebodys_own_files_are_not_replaced_by_a_run(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"other files in it \(notes.txt\)"):
         check_run(tmp_path, TrainConfig())
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_somebodys_own_files_among_checkpoints_are_kept(tmp_path: Path) -> None:
+    kept = checkpoint_folder(tmp_path, 5)
+    assert kept == tmp_path / "checkpoints" / "epoch-0005"
+    kept.mkdir(parents=True)
+    for name in ("config.json", "notes.txt"):
+        (kept / name).write_text("mine")
+    with pytest.raises(OutputError, match=r"epoch-0005 has other files in it \(notes.txt\)"):
+        check_run(tmp_path, TrainConfig())
+    assert (kept / "notes.txt").read_text() == "mine"
+
+
+def test_a_finished_run_from_before_a_setting_was_known_may_be_made_again(tmp_path: Path) -> None:
+    start_run(tmp_path, TrainConfig())
+    _finish(tmp_path)
+    lines = (tmp_path / "config.yaml").read_text().splitlines(keepends=True)
+    (tmp_path / "config.yaml").write_text("".join(line for line in lines if not line.startswith("keep_every")))
+    check_run(tmp_path, TrainConfig())
+    with pytest.raises(OutputError, match="differs in keep_every"):
+        check_run(tmp_path, replace(TrainConfig(), keep_every=5))

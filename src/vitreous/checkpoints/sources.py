@@ -1,6 +1,6 @@
 """Where a model comes from, in one word: opens every kind of source, and saves our own models.
 
-    FOLDER                      a model that vitreous or timm saved
+    FOLDER                      a model that vitreous or timm saved; of a training run its final model
     FILE.safetensors            the same, beside its config.json
     timm:NAME                   a timm model with its pretrained weights
     hf:ORG/NAME, hf:FOLDER      a Hugging Face transformers model
@@ -14,7 +14,6 @@ weights of a fixed seed: nothing is fetched. No source is ever unpickled by vitr
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +27,7 @@ from vitreous.checkpoints.from_timm import open_timm
 from vitreous.checkpoints.from_torchvision import open_torchvision
 from vitreous.checkpoints.from_transformers import open_transformers
 from vitreous.checkpoints.loaded import LoadedModel
+from vitreous.checkpoints.words import FUNCTION, model_folder
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError, ConfigError, InputError
 from vitreous.model.vit import VisionTransformer
@@ -37,7 +37,6 @@ _LIBRARIES: dict[str, Callable[[str, bool], LoadedModel]] = {
     "hf": open_transformers,
     "torchvision": open_torchvision,
 }
-_FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)")
 _RANDOM = "@random"
 _KINDS = (
     "a model is a folder, a .safetensors file beside its config.json, timm:NAME, hf:ORG/NAME, hf:FOLDER, "
@@ -69,12 +68,12 @@ def open_model(source: str | Path) -> LoadedModel:
         return _open_from_library(library, name)
     path = Path(source)
     if path.is_dir():
-        return read_folder(path)
+        return read_folder(model_folder(path))
     if path.suffix == ".safetensors":
         return read_folder(path.parent, weights=path)
     if path.exists():
         raise CheckpointError(f"{path} is not a .safetensors file; {_KINDS}")
-    if (match := _FUNCTION.fullmatch(text)) and not _is_misspelt_library(match[1]):
+    if (match := FUNCTION.fullmatch(text)) and not _is_misspelt_library(match[1]):
         return open_function(match[1], match[2])
     raise _unknown(text)
 

@@ -32,13 +32,17 @@ SERIES = (
     "#009e73",
     "#cc79a7",
     "#e69f00",
-    "#56b4e9",
-)  # Okabe and Ito, colour-blind safe
+    INK,
+)  # Okabe and Ito, colour-blind safe; their black is ink, so that it shows on dark pages too
 SHARES = "magma"  # of attention: black is none
 COSINES = "viridis"  # as in the paper's figure 7
 
+MARKERS = "osD^vP"
+ACROSS = 4  # panels side by side, before the next row
+
 WIDTH = 4.8  # inches; one column of a page, and a phone's width when shown at 1:1
 TITLE, LABEL, NOTE = 10.5, 9.5, 8.5  # points
+_LETTERS_PER_INCH = 16  # of a note
 
 _SCRIPTS = (
     "DejaVu Sans", "Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans CJK SC", "Apple SD Gothic Neo",
@@ -50,6 +54,23 @@ _SCRIPTS = (
 def blank(width: float, height: float) -> Figure:
     """An empty white figure of that many inches that makes room for its own labels."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def panels(count: int, width: float, height: float, *, sharey: bool = True) -> list[Axes]:
+    """So many axes in a new figure, up to four in a row, each of so many inches, with one y axis unless told.
+
+    Raises:
+        ShapeError: if there is none.
+    """
+    if count < 1:
+        raise ShapeError("expected at least one model to draw, but got none")
+    rows = math.ceil(count / ACROSS)
+    across = math.ceil(count / rows)
+    figure = blank(0.8 + width * across, height * rows)
+    axes = list(figure.subplots(rows, across, sharey=sharey, squeeze=False).ravel())
+    for unused in axes[count:]:
+        unused.remove()
+    return axes[:count]
 
 
 def figure_of(axes: Axes) -> Figure:
@@ -136,8 +157,10 @@ def title(axes: Axes, text: str, size: float = TITLE) -> None:
     axes.set_title(readable(text), loc="left", fontsize=size, color=INK, parse_math=False, fontfamily=list(families()))
 
 
-def caption(axes: Axes, *lines: str, letters: int = 72) -> None:
-    """Says below the axes what was scaled, left out or chosen, in lines of so many letters."""
+def caption(axes: Axes, *lines: str) -> None:
+    """Says below the axes what was scaled, left out or chosen, in lines that are as wide as the axes."""
+    width = axes.get_position().width * figure_of(axes).get_figwidth()  # inches
+    letters = max(24, round(width * _LETTERS_PER_INCH))
     wrapped = [part for line in lines for part in textwrap.wrap(line, letters)]
     below: Any = axes.xaxis.label if axes.get_xlabel() else "axes fraction"
     axes.annotate(

@@ -21,12 +21,19 @@ _FAN = 0.32  # of the step from one layer to the next, on either side
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is drawn: the words at its axis, a level to compare with and what that level is, a fixed top."""
+    """What is drawn: the words at its axis, a level to compare with and what that level is, a fixed top.
+
+    The level is one for all models, or one for each name.
+    """
 
     words: str
-    level: float | None = None
+    level: float | Mapping[str, float] | None = None
     level_words: str = ""
     top: float | None = None
+
+    def level_of(self, name: str) -> float | None:
+        """The level to compare a model with."""
+        return self.level.get(name) if isinstance(self.level, Mapping) else self.level
 
 
 def draw_by_depth(
@@ -44,18 +51,19 @@ def draw_by_depth(
     spreads = {name: canvas.numbers(value, "layers", "heads") for name, value in (spread or {}).items()}
     _check(panels, spreads, axes)
     if axes is None:
-        width = canvas.WIDTH if len(panels) == 1 else 0.8 + 3.2 * len(panels)
-        figure = canvas.blank(width, 3.5)
-        axes = list(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0])
+        axes = canvas.panels(len(panels), 3.2 if len(panels) > 1 else canvas.WIDTH - 0.8, 3.5)
     top = quantity.top or 1.08 * max(
-        [quantity.level or 0, *(_highest(panels[name], spreads.get(name)) for name in panels)]
+        *(quantity.level_of(name) or 0 for name in panels),
+        *(_highest(panels[name], spreads.get(name)) for name in panels),
     )
     for index, (name, panel) in enumerate(panels.items()):
         colour = canvas.SERIES[index % len(canvas.SERIES)]
-        _draw_panel(axes[index], panel, spreads.get(name), quantity.level, colour)
+        _draw_panel(axes[index], panel, spreads.get(name), quantity.level_of(name), colour)
         axes[index].set_ylim(0, top or 1)
-        canvas.title(axes[index], name if len(panels) > 1 else canvas.shorten(name, 60))
-        canvas.label(axes[index], x="layer (0 is the first)", y=quantity.words if index == 0 else "")
+        canvas.title(axes[index], canvas.shorten(name, 60 if len(panels) == 1 else 38))
+        spec = axes[index].get_subplotspec()
+        is_left = index == 0 or (spec is not None and spec.is_first_col())
+        canvas.label(axes[index], x="layer (0 is the first)", y=quantity.words if is_left else "")
     _explain(axes, quantity, bool(spreads))
     return canvas.figure_of(axes[0])
 
@@ -86,12 +94,13 @@ def _draw_panel(
 
 
 def _explain(axes: Sequence[Axes], quantity: Quantity, has_spread: bool) -> None:
-    words = ["a dot is a head; the heads of a layer in rising order"]
+    words = ["a dot is a head, in rising order"]
     if has_spread:
         words.append("a bar is ± 1 standard deviation over the images")
     if quantity.level is not None:
         words.append(f"dashed: {quantity.level_words}")
-    canvas.caption(axes[0], *words, letters=72 if len(axes) == 1 else 50)
+    lowest = min(axes, key=lambda one: (one.get_position().y0, one.get_position().x0))
+    canvas.caption(lowest, *words)
 
 
 def _highest(panel: NDArray[np.float64], spread: NDArray[np.float64] | None) -> float:

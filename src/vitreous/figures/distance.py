@@ -15,7 +15,9 @@ def draw_attention_distance(
     distances: Mapping[str, Any],
     *,
     spread: Mapping[str, Any] | None = None,
-    uniform: float | None = None,
+    uniform: float | Mapping[str, float] | None = None,
+    unit: str = "pixels",
+    top: float | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> Figure:
     """Mean attention distance of every head against depth, one panel a model, with one y axis.
@@ -24,13 +26,16 @@ def draw_attention_distance(
     everywhere alike.
 
     Args:
-        distances: for each model's name (layers, heads) in pixels.
-        spread: for some of the names (layers, heads) in pixels, drawn as ± around the dots.
-        uniform: pixels, the distance of uniform attention over the grid; no line where it is None.
+        distances: for each model's name (layers, heads) in the unit.
+        spread: for some of the names (layers, heads) in the unit, drawn as ± around the dots.
+        uniform: the distance of uniform attention over the grid, one for all models or one for each name; no line
+            where it is None.
+        unit: of all that is given, in words.
+        top: of the y axis; what the values need where it is None.
         axes: one for each model, to draw into; a new figure where it is None.
 
     Returns:
-        The figure; the y axis is in pixels and starts at 0.
+        The figure; the y axis is in the unit and starts at 0.
 
     Raises:
         ShapeError: if there is no model, or shapes do not fit.
@@ -39,6 +44,7 @@ def draw_attention_distance(
     Source: Dosovitskiy et al. 2021, arXiv 2010.11929, figures 7 and 11. There the heads of a layer share
         a vertical line; here they fan out in rising order.
     """
-    words = f"attention spread evenly over the grid, {uniform:.1f} pixels" if uniform is not None else ""
-    quantity = Quantity("mean attention distance (pixels)", uniform, words)
+    number = f", {uniform:.{1 if unit == 'pixels' else 3}f} {unit}" if isinstance(uniform, float) else ""
+    words = f"attention spread evenly over the grid{number}"
+    quantity = Quantity(f"mean attention distance ({unit})", uniform, words, top)
     return draw_by_depth(distances, quantity, spread=spread, axes=axes)

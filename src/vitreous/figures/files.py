@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -36,13 +36,18 @@ def write_figures(inspection: Inspection, folder: str | Path) -> list[Path]:
     Raises:
         OutputError: if a file cannot be written.
     """
+    return write_each(_figures(inspection), Path(folder))
+
+
+def write_each(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
+    """Writes named figures as PDF and as PNG, each file whole or not at all; returns the files."""
     written = []
     with rc_context({"pdf.fonttype": 42}):  # TrueType: journals refuse the default, Type 3
-        for name, figure in _figures(inspection):
+        for name, figure in figures:
             for kind in ("pdf", "png"):
                 file = BytesIO()
                 figure.savefig(file, format=kind, dpi=DOTS_PER_INCH)
-                written.append(Path(folder) / f"{name}.{kind}")
+                written.append(folder / f"{name}.{kind}")
                 write_atomically(written[-1], file.getvalue())
     return written
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,14 @@ from vitreous.figures import canvas
 _COLUMNS = 7
 
 
-def draw_filters(filters: Any, variance: Any, *, components: int = 28, axes: tuple[Axes, Axes] | None = None) -> Figure:
+def draw_filters(
+    filters: Any,
+    variance: Any,
+    *,
+    components: int = 28,
+    width: float = canvas.WIDTH,
+    axes: tuple[Axes, Axes] | None = None,
+) -> Figure:
     """The first principal components of the patch embedding's filters, and how much they explain.
 
     Each is scaled to its own smallest and largest value, so brightness cannot be compared between components,
@@ -28,6 +36,7 @@ def draw_filters(filters: Any, variance: Any, *, components: int = 28, axes: tup
             red, green and blue, any other number as the mean of the channels in grey.
         variance: (components,) in [0, 1], share of the filters' variance that each explains.
         components: how many to show; all, where there are fewer.
+        width: of a new figure, in inches.
         axes: two to draw into, for the components and for the variance; a new figure where it is None.
 
     Returns:
@@ -49,9 +58,9 @@ def draw_filters(filters: Any, variance: Any, *, components: int = 28, axes: tup
     shown = min(components, len(weights))
     if axes is None:
         rows = math.ceil(shown / _COLUMNS)
-        mosaic_height = canvas.WIDTH * rows / min(shown, _COLUMNS) * weights.shape[2] / weights.shape[3]
+        mosaic_height = width * rows / min(shown, _COLUMNS) * weights.shape[2] / weights.shape[3]
         mosaic_height = min(mosaic_height, 6.5)
-        above, below = canvas.blank(canvas.WIDTH, mosaic_height + 1.9).subplots(
+        above, below = canvas.blank(width, mosaic_height + 1.9).subplots(
             2, 1, height_ratios=[mosaic_height + 0.25, 1.6]
         )
         panels = (above, below)
@@ -62,6 +71,24 @@ def draw_filters(filters: Any, variance: Any, *, components: int = 28, axes: tup
     figure = canvas.figure_of(panels[0])
     if axes is None:
         canvas.fit_height(figure)
+    return figure
+
+
+def draw_filter_sets(filters: Mapping[str, tuple[Any, Any]]) -> Figure:
+    """The filters of several models side by side, up to four in a row; each as `draw_filters` has it.
+
+    Args:
+        filters: for each model's name filters and variance, as `draw_filters` takes them.
+    """
+    rows = math.ceil(len(filters) / canvas.ACROSS)
+    across = math.ceil(len(filters) / rows)
+    figure = canvas.blank(canvas.WIDTH * across, 5.2 * rows)
+    grid = figure.add_gridspec(2 * rows, across, height_ratios=[3, 1.2] * rows)
+    for index, (name, (weights, variance)) in enumerate(filters.items()):
+        row, column = divmod(index, across)
+        above, below = (figure.add_subplot(grid[2 * row + part, column]) for part in (0, 1))
+        draw_filters(weights, variance, axes=(above, below))
+        canvas.title(above, canvas.shorten(name, 50))
     return figure
 
 

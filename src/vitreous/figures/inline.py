@@ -42,12 +42,8 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     box = re.search(r'viewBox="([^"]+)"', markup)
     assert box is not None
     body = re.sub(r"<style.*?</style>", "", markup[markup.index(">", box.start()) + 1 :], flags=re.DOTALL)
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", body)
-    body = re.sub(r"data:image/png;base64,([^\"]+)", lambda found: _fewer_colours(found[1]), body)
-    body = re.sub(r"font-family: [^;\"]+;? ?", "", body)  # the page's own
+    body = re.sub(r"<[^>]*>", lambda tag: _for_page(tag[0], name), body)  # not the text between, which can be foreign
     body = re.sub(r"\n\s*", "\n", body)
-    for colour, replacement in PAGE_COLOURS.items():
-        body = body.replace(colour, replacement)
     return f'<svg role="img" aria-label="{escaped(description)}" viewBox="{box[1]}" style="{_shape(box[1])}">{body}'
 
 
@@ -77,6 +73,16 @@ def escaped(foreign: str, longest: int = 400) -> str:
     valid = foreign.encode("utf-8", "replace").decode("utf-8")
     shown = "".join(letter if letter.isprintable() else " " for letter in valid)
     return html.escape(shown if len(shown) <= longest else f"{shown[: longest // 2]}…{shown[-longest // 2 :]}")
+
+
+def _for_page(tag: str, name: str) -> str:
+    """One tag of a figure with ids of its own, small pictures, and the page's fonts and colours."""
+    tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
+    tag = re.sub(r"data:image/png;base64,([^\"]+)", lambda found: _fewer_colours(found[1]), tag)
+    tag = re.sub(r"font-family: [^;\"]+;? ?", "", tag)
+    for colour, replacement in PAGE_COLOURS.items():
+        tag = tag.replace(colour, replacement)
+    return tag
 
 
 def _shape(box: str) -> str:

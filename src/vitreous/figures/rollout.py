@@ -16,7 +16,7 @@ from PIL import Image
 from vitreous.errors import ShapeError
 from vitreous.figures import canvas
 
-_SCALING = "attention: rollout over its largest value, image by image"
+SCALING = "attention: rollout over its largest value, image by image"
 _SMALL = 7.5  # points
 _TOUCH = 0.04  # inches between input and attention
 
@@ -66,8 +66,8 @@ def draw_rollout(
     paint: Callable[[Any, Any], NDArray[np.uint8]] = {"mask": mask_image, "patches": paint_patches}[style]
     for index, (image, share) in enumerate(zip(images, shares, strict=True)):
         left, right = axes[2 * index], axes[2 * index + 1]
-        _show(left, image, image)
-        _show(right, paint(image, share), image)
+        show_picture(left, image, image)
+        show_picture(right, paint(image, share), image)
         _write(left, names[index], predictions[index] if predictions else ())
     return canvas.figure_of(axes[0])
 
@@ -129,11 +129,11 @@ def _sheet(images: int, aspect: float) -> list[Axes]:
             axes.append(figure.add_axes(place))
             if row == 0:
                 canvas.title(axes[-1], word, canvas.LABEL)
-    figure.text(left / width, 0.08 / height, _SCALING, fontsize=canvas.NOTE, color=canvas.MUTED)
+    figure.text(left / width, 0.08 / height, SCALING, fontsize=canvas.NOTE, color=canvas.MUTED)
     return axes
 
 
-def _show(axes: Axes, picture: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
+def show_picture(axes: Axes, picture: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
     """Any picture in the image's own pixel coordinates, so that a pair has one size."""
     axes.imshow(picture, extent=(-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5), interpolation="none")
     axes.set_xticks([])

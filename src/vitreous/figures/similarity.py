@@ -18,7 +18,11 @@ _MOST_TILES = 20  # on a side
 
 
 def draw_position_similarity(
-    similarity: Any, structure: Mapping[str, float] | None = None, *, axes: Axes | None = None
+    similarity: Any,
+    structure: Mapping[str, float] | None = None,
+    *,
+    width: float = canvas.WIDTH,
+    axes: Axes | None = None,
 ) -> Figure:
     """A tile for each patch: how alike its position embedding is to that of every patch of the grid.
 
@@ -29,6 +33,7 @@ def draw_position_similarity(
     Args:
         similarity: (rows, columns, rows, columns) cosines in [-1, 1].
         structure: named numbers for the caption, each in [-1, 1].
+        width: of a new figure, in inches.
         axes: to draw into; a new figure where it is None.
 
     Returns:
@@ -47,7 +52,7 @@ def draw_position_similarity(
     step = math.ceil(max(rows, columns) / _MOST_TILES)
     shown = range(step // 2, rows, step), range(step // 2, columns, step)
     picture = canvas.mosaic(cosines[np.ix_(*shown)], _GAP, np.nan)
-    sheet = axes or canvas.blank(canvas.WIDTH, canvas.WIDTH * picture.shape[0] / picture.shape[1] + 1).add_subplot()
+    sheet = axes or canvas.blank(width, width * picture.shape[0] / picture.shape[1] + 1).add_subplot()
     tallest = max(3, 16 * picture.shape[0] // picture.shape[1])  # labels that fit one above the other
     image = sheet.imshow(picture, cmap=canvas.COSINES, vmin=-1, vmax=1, interpolation="none")
     canvas.tick_tiles(sheet.xaxis, shown[1], columns, _GAP)
@@ -58,6 +63,22 @@ def draw_position_similarity(
     if axes is None:
         canvas.fit_height(figure)
     return figure
+
+
+def draw_position_similarities(
+    similarities: Mapping[str, Any], structures: Mapping[str, Mapping[str, float]] | None = None
+) -> Figure:
+    """The sheets of several models side by side, up to four in a row; each as `draw_position_similarity` has it.
+
+    Args:
+        similarities: for each model's name (rows, columns, rows, columns) cosines in [-1, 1].
+        structures: for some of the names, numbers for the caption.
+    """
+    sheets = canvas.panels(len(similarities), canvas.WIDTH, canvas.WIDTH + 0.3, sharey=False)
+    for sheet, (name, similarity) in zip(sheets, similarities.items(), strict=True):
+        draw_position_similarity(similarity, (structures or {}).get(name), axes=sheet)
+        canvas.title(sheet, canvas.shorten(name, 50))
+    return canvas.figure_of(sheets[0])
 
 
 def _finish(axes: Axes, image: Any, structure: Mapping[str, float], step: int) -> Figure:

@@ -88,6 +88,8 @@ class TrainConfig:
         seed: of the first weights, the order of the images and all that is drawn in training.
         threads: processor threads for the arithmetic; another number rounds differently.
         workers: threads that decode images; any number gives the same bits.
+        keep_every: epochs between models that are kept in `checkpoints/`, with the first weights and the last; 0 keeps
+            none. It changes no bit of the result.
     """
 
     data: str = "digits"
@@ -105,12 +107,14 @@ class TrainConfig:
     seed: int = 0
     threads: int = 1
     workers: int = 2
+    keep_every: int = 0
 
     def __post_init__(self) -> None:
         if not self.data:
             raise ConfigError("data is empty; name a built-in data set, such as digits, or a folder")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("threads", 1), ("workers", 1)):
-            _check_count(name, getattr(self, name), least=least)
+        least = {"epochs": 1, "batch_size": 1, "seed": 0, "threads": 1, "workers": 1, "keep_every": 0}
+        for name, lowest in least.items():
+            _check_count(name, getattr(self, name), least=lowest)
         _check_number("label_smoothing", self.label_smoothing, least=0, below=1)
         if self.preprocess.image_size != self.model.image_size:
             raise ConfigError(
@@ -121,6 +125,10 @@ class TrainConfig:
             raise ConfigError(f"model.channels is {self.model.channels}, but images have 3: red, green, blue")
         if self.model.classes < 2:
             raise ConfigError(f"model.classes is {self.model.classes}; there is nothing to learn below 2")
+
+    def keeps(self, epoch: int) -> bool:
+        """Whether the weights after so many epochs are kept; 0 are the first weights."""
+        return self.keep_every > 0 and (epoch % self.keep_every == 0 or epoch == self.epochs)
 
 
 def _check_number(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import vitreous
 from vitreous.checkpoints.sources import save
+from vitreous.checkpoints.words import MODEL
 from vitreous.data.augment import DRAWS, augment
 from vitreous.data.datasets import LabelledImages, open_dataset, pixels_in_memory
 from vitreous.data.order import epoch_order, keyed_seed, uniform
@@ -27,7 +28,7 @@ from vitreous.training.config import TrainConfig
 from vitreous.training.evaluate import Evaluation, class_logits, score
 from vitreous.training.optimizer import learning_rate, make_optimizer
 from vitreous.training.reproducible import reproducible
-from vitreous.training.runs import MODEL, append_metrics, check_run, start_run
+from vitreous.training.runs import append_metrics, check_run, checkpoint_folder, start_run
 from vitreous.training.settings_file import plain
 
 
@@ -51,7 +52,8 @@ class TrainResult:
 def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> TrainResult:
     """Trains a model from first weights and leaves it in `out/model`.
 
-    Also in `out`: `config.yaml`, all that fixes the run, and `metrics.jsonl`, a line for each epoch. The same
+    Also in `out`: `config.yaml`, all that fixes the run, `metrics.jsonl`, a line for each epoch, and, where the config
+    has `keep_every`, a model for every so many epochs in `checkpoints/`, `epoch-0000` with the first weights. The same
     config on the same kind of machine with the same library versions gives the same bits. The saved weights
     are those after the last step, never those that did best on the test part.
 
@@ -76,6 +78,8 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
     pixels = pixels_in_memory(learned, config.preprocess, **options)  # (images, 3, image_height, image_width)
     test_pixels = pixels_in_memory(tested, config.preprocess, **options)
     labels, test_labels = torch.tensor(learned.labels), torch.tensor(tested.labels)
+    described: dict[str, Any] = {"preprocess": config.preprocess, "class_names": learned.class_names}
+    origin = _provenance(config, learned, tested)
 
     with reproducible(config.threads), progress_bar("training", config.epochs, shown=progress) as advance:
         first_weights = torch.Generator().manual_seed(keyed_seed(config.seed))
@@ -83,6 +87,8 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
         optimizer = make_optimizer(model, config.optimizer)
         steps = config.epochs * -(-len(learned) // config.batch_size)
         step = 0
+        if config.keeps(0):
+            save(model, checkpoint_folder(out, 0), **described, provenance=origin | {"epoch": 0})
         for epoch in range(config.epochs):
             epoch_began = time.monotonic()
             losses = torch.zeros(())
@@ -116,15 +122,12 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
                 "elapsed_seconds": time.monotonic() - began,
             }
             append_metrics(out, metrics)
+            results = {"epoch": epoch + 1, "test_top1": evaluation.top1, "test_loss_nats": evaluation.loss}
+            if config.keeps(epoch + 1):
+                save(model, checkpoint_folder(out, epoch + 1), **described, provenance=origin | results)
             advance(1, _note(metrics))
         folder = out / MODEL
-        save(
-            model,
-            folder,
-            preprocess=config.preprocess,
-            class_names=learned.class_names,
-            provenance=_provenance(config, learned, tested, evaluation),
-        )
+        save(model, folder, **described, provenance=origin | results)
     return TrainResult(folder, evaluation, step, time.monotonic() - began)
 
 
@@ -180,15 +183,11 @@ def _note(metrics: dict[str, float]) -> str:
     )
 
 
-def _provenance(
-    config: TrainConfig, learned: LabelledImages, tested: LabelledImages, evaluation: Evaluation
-) -> dict[str, Any]:
+def _provenance(config: TrainConfig, learned: LabelledImages, tested: LabelledImages) -> dict[str, Any]:
     """Where the weights come from; nothing in it changes from one run of the same config to the next."""
     return {
         "data": {"name": learned.name, "train_images": len(learned), "test_images": len(tested)},
         "config": plain(config),
-        "test_top1": evaluation.top1,
-        "test_loss_nats": evaluation.loss,
         "versions": {
             "vitreous": vitreous.__version__,
             "python": platform.python_version(),

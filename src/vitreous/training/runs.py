@@ -1,21 +1,20 @@
-"""A run's folder: `config.yaml`, `metrics.jsonl`, `model/`."""
+"""A run's folder: `config.yaml`, `metrics.jsonl`, `model/`, and perhaps `checkpoints/`."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vitreous.atomic import check_writable, write_atomically
+from vitreous.checkpoints.words import CHECKPOINTS, EPOCH, MODEL, checkpoints_of
 from vitreous.errors import ConfigError, OutputError
 from vitreous.training.config import TrainConfig
-from vitreous.training.settings_file import read_config, to_yaml
+from vitreous.training.settings_file import plain, read_config, to_yaml
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
-MODEL = "model"
 SAVED = {"config.json", "model.safetensors", "README.md"}
 """Files of a saved model."""
 
@@ -33,9 +32,10 @@ def check_run(folder: Path, config: TrainConfig) -> None:
         check_writable(folder / name)
     if (folder / MODEL).exists() and not (folder / MODEL).is_dir():
         raise OutputError(f"{folder / MODEL} is a file, but a folder goes there; choose another place")
-    others = {entry.name for entry in (folder / MODEL).glob("*")} - SAVED
-    if others:
-        raise OutputError(f"{folder / MODEL} has other files in it ({min(others)}); choose another place, or move them")
+    for model in (folder / MODEL, *checkpoints_of(folder / CHECKPOINTS)):
+        others = {entry.name for entry in model.glob("*")} - SAVED
+        if others:
+            raise OutputError(f"{model} has other files in it ({min(others)}); choose another place, or move them")
     if (folder / CONFIG).exists():
         _check_is_ours(folder / CONFIG)
     if (folder / MODEL).exists():
@@ -43,13 +43,23 @@ def check_run(folder: Path, config: TrainConfig) -> None:
 
 
 def start_run(folder: Path, config: TrainConfig) -> None:
-    """Makes the folder, with the config and an empty list of metrics in it.
+    """Makes the folder, with the config and an empty list of metrics in it, and without an earlier run's checkpoints.
 
     Raises:
         OutputError: if it cannot be written.
     """
+    for earlier in checkpoints_of(folder / CHECKPOINTS):
+        try:
+            shutil.rmtree(earlier)
+        except OSError as error:
+            raise OutputError(f"{earlier} cannot be replaced: {error.strerror}; choose another place") from error
     write_atomically(folder / CONFIG, to_yaml(config))
     write_atomically(folder / METRICS, "")
+
+
+def checkpoint_folder(folder: Path, epoch: int) -> Path:
+    """Where a run keeps its model after so many epochs; of epoch 0 the first weights."""
+    return folder / CHECKPOINTS / EPOCH.format(epoch)
 
 
 def append_metrics(folder: Path, metrics: dict[str, float | int]) -> None:
@@ -74,10 +84,10 @@ def _check_is_ours(path: Path) -> None:
 
 def _check_same_config(folder: Path, config: TrainConfig) -> None:
     try:
-        before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        before = plain(read_config(folder / CONFIG))  # settings that are newer than the run have their defaults
+    except ConfigError:
         before = None
-    different = _differences(before, yaml.safe_load(to_yaml(config)))
+    different = _differences(before, plain(config))
     if different:
         raise OutputError(
             f"{folder} holds a finished run of another config (differs in {', '.join(different[:3])}); "
