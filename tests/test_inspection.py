@@ -43,6 +43,7 @@ def example(with_tables: bool = True) -> Inspection:
         filters_variance=draw(5) if with_tables else None,
         position_similarity=draw(2, 3, 2, 3) if with_tables else None,
         position_structure={"locality": 0.5} if with_tables else {},
+        skipped=(("e.png", "not a readable image"),),
         provenance={"model": "example", "notes": ["one"], "versions": {"torch": "2"}},
     )
 

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vitreous
+from vitreous.data.inputs import short_names
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
 from vitreous.errors import CaptureError, ConfigError, InputError, ShapeError
-from vitreous.inspector import _without_common_folder as shorten
 from vitreous.inspector import inspect_model
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
@@ -187,7 +187,7 @@ def test_a_model_without_attention_is_refused() -> None:
 
 
 def test_names_are_as_short_as_they_can_be_with_all_different() -> None:
-    assert shorten(("in/a/1.png", "in/b/1.png")) == ("a/1.png", "b/1.png")
-    assert shorten(("in/a/1.png", "in/a/2.png")) == ("1.png", "2.png")
-    assert shorten(("one.png",)) == ("one.png",)
-    assert shorten(("/x/one.png", "two.png")) == ("/x/one.png", "two.png")
+    assert short_names(("in/a/1.png", "in/b/1.png"), [1, 0]) == ("b/1.png", "a/1.png")
+    assert short_names(("in/a/1.png", "in/a/2.png"), [0, 1]) == ("1.png", "2.png")
+    assert short_names(("one.png",), [0]) == ("one.png",)
+    assert short_names(("/x/one.png", "two.png"), [0, 1]) == ("/x/one.png", "two.png")

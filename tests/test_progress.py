@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from vitreous.progress import progress_bar
@@ -24,3 +26,13 @@ def test_square_brackets_in_a_title_are_text(capsys: pytest.CaptureFixture[str])
     with progress_bar("reading [red]photos[/nothing]", 1) as advance:
         advance(1, "[bold]")
     assert "reading [red]photos[/nothing]" in capsys.readouterr().err
+
+
+def test_an_earlier_runs_part_is_on_the_bar_but_not_in_the_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("reading", 1000, done=900, unit="images") as advance:
+        advance(50, "")
+        time.sleep(0.5)
+        advance(50, "")
+    drawn = capsys.readouterr().err
+    assert "1000/1000" in drawn
+    assert 20 < float(drawn.split(" images/s")[-2].split()[-1]) < 210

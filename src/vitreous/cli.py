@@ -1,8 +1,9 @@
 """The command line: each command parses, calls one public function, prints.
 
 Results go to standard output, progress to standard error. Exit codes: 0 done, 2 usage or configuration, 3 bad input
-file, 4 cannot write, 5 incompatible checkpoint or model, 6 numbers became NaN, 130 interrupted. torch is imported when
-a command runs, not before: `vitreous --help` is quick.
+file, 4 cannot write, 5 incompatible checkpoint or model, 6 numbers became NaN, 7 a worker process was lost, 130 and 143
+interrupted, after saving what can be saved. torch is imported when a command runs, not before: `vitreous --help` is
+quick.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from vitreous import __version__
 from vitreous.errors import ConfigError, VitreousError
+from vitreous.interrupts import Terminated, stopped_by_signals
 from vitreous.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from vitreous.data.gather import Pictures
     from vitreous.inspection import Inspection
 
 
@@ -118,7 +121,11 @@ class Predict:
 
 @dataclass(frozen=True)
 class Inspect:
-    """Look inside a model: where its attention goes, how far each head looks, what its positions and filters are."""
+    """Look inside a model: where its attention goes, how far each head looks, what its positions and filters are.
+
+    A run that was interrupted goes on when the same command is given again. `torchrun --nproc-per-node 2 -m vitreous
+    inspect ...` shares the images among processes.
+    """
 
     model: Model
     """A folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
@@ -134,44 +141,89 @@ class Inspect:
     """A folder for the figures, each as PDF and PNG."""
     most: int = 128
     """Look at so many images at most, evenly spaced; the paper averages over 128."""
+    all: bool = False
+    """Look at all images, however many there are."""
     shown: int = 8
     """Images to show in the report."""
     batch_size: int = 16
     """Images in a forward pass."""
+    workers: int | None = None
+    """Processes that decode images ahead of the model; left out, as many as are worth it. 0 decodes in between."""
+    strict: bool = False
+    """Stop at the first image that cannot be read. Without it such images are left out and listed in skipped.tsv."""
+    sizes: Literal["resize", "group"] = "resize"
+    """resize: all images become as large as the model was made for. group: each keeps its own size, cut to whole
+    patches, and each size has its own results, for models that take any size."""
 
     def run(self) -> None:
         """Inspects, writes the report, prints a summary."""
         from vitreous.atomic import check_writable, write_atomically
-        from vitreous.checkpoints.sources import open_model
         from vitreous.data.gather import gather_pictures
-        from vitreous.inspector import inspect_model
+        from vitreous.partial import delete_partial
+        from vitreous.ranks import joined_ranks
+        from vitreous.summaries import count, table
 
         try:
-            from vitreous.report import write_report
+            import vitreous.report  # noqa: F401 - before the work, not after it
         except ImportError as missing:
             raise ConfigError(str(missing)) from missing
 
-        outputs = [path for path in (self.out, self.json, self.save) if path is not None]
+        partial, skipped = (self.out.with_name(name) for name in (f"{self.out.name}.partial", "skipped.tsv"))
+        outputs = [path for path in (self.out, self.json, self.save, partial, skipped) if path is not None]
         for path in (*outputs, *([self.figures / "figure.pdf"] if self.figures else [])):
             check_writable(path)
         pictures = gather_pictures(self.images)
-        _check_different(outputs, pictures.names)
+        _check_different(outputs, (*self.images, *pictures.names))
+        with joined_ranks() as rank:
+            inspections = self._inspect(pictures if self.all else pictures.spread(self.most), partial)
+        if rank:
+            return
+        left_out = [row for inspection in inspections for row in inspection.skipped]
+        if left_out or skipped.exists():  # an earlier run's list is replaced, if only by an empty one
+            write_atomically(skipped, table(("image", "cause"), left_out))
+        for inspection in inspections:
+            self._write(inspection, len(pictures), several=len(inspections) > 1)
+        delete_partial(partial)
+        if left_out:
+            print(f"skipped: {count(len(left_out), 'image')} that cannot be read, listed in {skipped}")
+
+    def _inspect(self, pictures: Pictures, partial: Path) -> list[Inspection]:
+        from vitreous.checkpoints.sources import open_model
+        from vitreous.inspector import inspect_model
+        from vitreous.sizes import inspect_sizes
+
         loaded = open_model(self.model)
-        inspection = inspect_model(
-            loaded.model, pictures.spread(self.most), batch_size=self.batch_size, shown=self.shown,
-            preprocess=loaded.preprocess, class_names=loaded.class_names, name=loaded.name, progress=True,
-        )  # fmt: skip
-        if self.json is not None:
-            write_atomically(self.json, json.dumps(inspection.to_dict()))
-        if self.save is not None:
-            inspection.save(self.save)
-        if self.figures is not None:
+        options: dict[str, Any] = {
+            "batch_size": self.batch_size, "shown": self.shown, "preprocess": loaded.preprocess, "name": loaded.name,
+            "class_names": loaded.class_names, "workers": self.workers, "strict": self.strict, "resume": partial,
+            "progress": True,
+        }  # fmt: skip
+        if self.sizes == "group":
+            return inspect_sizes(loaded.model, pictures, **options)
+        return [inspect_model(loaded.model, pictures, **options)]
+
+    def _write(self, inspection: Inspection, available: int, *, several: bool) -> None:
+        """All that was asked for; one of several sizes has it in its files' names."""
+        from vitreous.atomic import write_atomically
+        from vitreous.report import write_report
+        from vitreous.summaries import summary
+
+        height, width = inspection.thumbnails.shape[1:3]
+        out, numbers, record, figures = (
+            path.with_stem(f"{path.stem}-{height}x{width}") if several and path is not None else path
+            for path in (self.out, self.json, self.save, self.figures)
+        )
+        if numbers is not None:
+            write_atomically(numbers, json.dumps(inspection.to_dict()))
+        if record is not None:
+            inspection.save(record)
+        if figures is not None:
             from vitreous.figures.files import write_figures
 
-            write_figures(inspection, self.figures)
-        write_report(inspection, self.out)
-        print(_summary(inspection, len(pictures)))
-        print(f"report: {self.out}")
+            write_figures(inspection, figures)
+        assert out is not None
+        write_report(inspection, out)
+        print(f"{summary(inspection, available)}\nreport: {out}")
 
 
 @dataclass(frozen=True)
@@ -186,12 +238,13 @@ class Describe:
     def run(self) -> None:
         """Describes and prints."""
         from vitreous.checkpoints.sources import describe
+        from vitreous.summaries import description
 
         described = describe(self.model)
         if self.json:
             _print_json(described)
         else:
-            print(_description(described))
+            print(description(described))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -207,16 +260,18 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        _parse(given).run()
+        with stopped_by_signals():
+            _parse(given).run()
         sys.stdout.flush()
     except VitreousError as error:
         if debug:
             raise
         print(f"vitreous: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("vitreous: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        if os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun started speaks for all
+            print(f"vitreous: {str(stop) or 'interrupted'}", file=sys.stderr)
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         _drop_output()
     except OSError as error:
@@ -237,9 +292,18 @@ def _check_different(outputs: list[Path], images: tuple[str, ...]) -> None:
     places = [path.resolve() for path in outputs]
     if len(set(places)) < len(places):
         raise ConfigError("two results are to be written to the same file; give each its own name")
-    taken = set(places) & {Path(image).resolve() for image in images}
-    if taken:
-        raise ConfigError(f"{min(taken)} is one of the images and would be replaced; choose another name")
+    there = {(status.st_dev, status.st_ino): path for path in outputs if (status := _status(path))}
+    for image in images if there else ():
+        status = _status(Path(image))
+        if status and (status.st_dev, status.st_ino) in there:
+            raise ConfigError(f"{image} is one of the images and would be replaced; choose another name")
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None
 
 
 def _parse(arguments: list[str]) -> Any:
@@ -278,55 +342,3 @@ def _preset(arguments: list[str]) -> TrainConfig:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, allow_nan=False))
-
-
-def _summary(inspection: Inspection, available: int) -> str:
-    """The inspection in a few lines."""
-    from vitreous.data.images import shown
-
-    layout, trend = inspection.layout, inspection.depth_trend
-    layers, heads = inspection.attention_distance.shape
-    images = inspection.images
-    entropy, mass = inspection.attention_entropy.mean(1), inspection.prefix_mass.mean(1)
-    lines = [
-        f"{shown(inspection.provenance['model'])}: {_count(layers, 'layer')} x {_count(heads, 'head')}, "
-        f"{layout.rows} x {layout.columns} patches of {layout.patch_height} x {layout.patch_width} pixels, "
-        f"{_count(layout.prefix, 'prefix token')}",
-        f"over {_count(images, 'image')}" + (f" of {available}" if available > images else ""),
-        f"attention distance  {trend['first_layer_mean']:6.1f} px in the first layer, "
-        f"{trend['last_layer_mean']:.1f} px in the last",
-        f"  spread over heads {trend['first_layer_spread']:6.1f} px in the first layer, "
-        f"{trend['last_layer_spread']:.1f} px in the last",
-        f"attention entropy   {entropy[0]:6.2f} bits in the first layer, {entropy[-1]:.2f} bits in the last",
-        f"prefix mass         {mass[0]:6.1%} in the first layer, {mass[-1]:.1%} in the last",
-        f"proof               {inspection.provenance['largest_proof_error']:.0e} from the model's own output at most",
-    ]
-    return "\n".join(lines)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _description(described: dict[str, Any]) -> str:
-    """What `describe` found, in lines."""
-    from vitreous.data.images import shown
-
-    lines = [
-        f"{described['name']}: {described['format']}, {described['class']}",
-        f"  parameters  {described['parameters']:,}",
-        f"  file hash   {described['file_hash']}",
-    ]
-    for heading, settings in (("architecture", described["architecture"]), ("preprocess", described["preprocess"])):
-        if settings:
-            lines.append(f"{heading}")
-            lines += [f"  {name:20s} {value}" for name, value in settings.items()]
-    if described["class_names"]:
-        names = described["class_names"]
-        lines.append(f"classes: {len(names)} ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})")
-    if described["decisions"]:
-        lines.append("decisions (? marks a guess)")
-        for decision in described["decisions"]:
-            mark = "?" if decision["guessed"] else " "
-            lines.append(f"{mark} {decision['setting']:20s} {decision['value']}: {decision['reason']}")
-    return "\n".join(map(shown, lines))

@@ -56,6 +56,7 @@ class Inspection:
         filters_variance: (components,) in [0, 1]; share of the filters' variance that each explains.
         position_similarity: (rows, columns, rows, columns) in [-1, 1]; cosine similarity of position embeddings.
         position_structure: locality, row_column and periodicity; see `measures.similarity.position_structure`.
+        skipped: (name, cause) of every image that could not be read; they are in no other number.
         provenance: model, file hash, preprocessing, versions, proof of the capture, notes.
     """
 
@@ -81,6 +82,7 @@ class Inspection:
     filters_variance: Tensor | None = None
     position_similarity: Tensor | None = None
     position_structure: dict[str, float] = field(default_factory=dict)
+    skipped: tuple[tuple[str, str], ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -124,6 +126,7 @@ class Inspection:
             values["layout"] = TokenLayout(**values["layout"])
             values["image_names"] = tuple(values["image_names"])
             values["predictions"] = tuple(tuple((n, p) for n, p in image) for image in values["predictions"])
+            values["skipped"] = tuple((name, cause) for name, cause in values.get("skipped", ()))
             return cls(**values)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as cause:
             raise InputError(

@@ -10,13 +10,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(title: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(
+    title: str, total: int, *, shown: bool = True, done: int = 0, unit: str = ""
+) -> Iterator[Callable[[int, str], None]]:
     """A bar that is drawn while the block runs, with the time left.
 
     Args:
         title: what is counted, in front of the bar.
         total: how many there are.
         shown: False draws nothing.
+        done: how many of them an earlier run did; they do not count for the speed.
+        unit: what is counted, for the speed; "" shows no speed.
 
     Yields:
         A function to call with how many more are done, and a note to show behind the bar.
@@ -25,13 +29,17 @@ def progress_bar(title: str, total: int, *, shown: bool = True) -> Iterator[Call
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}", markup=False),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=2) as progress:
-        task = progress.add_task(title, total=total, note="")
+        task = progress.add_task(title, total=total, completed=done, note="", speed="")
 
-        def advance(done: int, note: str) -> None:
-            progress.update(task, advance=done, note=note)
+        def advance(more: int, note: str) -> None:
+            progress.update(task, advance=more, note=note)
+            speed = progress.tasks[0].speed if unit else None
+            if speed is not None:
+                progress.update(task, speed=f"{speed:.3g} {unit}/s")
 
         yield advance

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,45 @@ def test_a_parquet_file_as_hugging_face_writes_it(tmp_path: Path) -> None:
 def test_a_parquet_file_without_names_calls_classes_by_number(tmp_path: Path) -> None:
     _write_parquet(tmp_path / "test.parquet", [2, 0], {})
     assert open_dataset(tmp_path).class_names == ("0", "1", "2")
+
+
+def test_rows_of_a_parquet_file_can_be_read_in_any_order_and_by_threads(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    images = []
+    for level in range(100):
+        content = io.BytesIO()
+        Image.new("L", (2, 2), level).save(content, "PNG")
+        images.append({"bytes": content.getvalue() if level != 50 else None})
+    table = pyarrow.table({"image": images, "label": [0] * 100})
+    parquet.write_table(table, tmp_path / "test.parquet", row_group_size=40)
+    read = open_dataset(tmp_path).read
+    order = [0, 1, 99, 98, 0, 39, 40, 41, 17, 79, 80, *range(49, -1, -1)]
+    assert [read(row).getpixel((0, 0))[0] for row in order] == order
+    with pytest.raises(InputError, match=r"test\.parquet#50: the image is empty"):
+        read(50)
+    with ThreadPoolExecutor(4) as pool:
+        assert [image.getpixel((0, 0))[0] for image in pool.map(read, range(50))] == list(range(50))
+
+
+def test_a_parquet_file_with_a_damaged_part_loses_only_that(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"image": [{"bytes": _png("red")}] * 30, "label": [0] * 30})
+    parquet.write_table(table, tmp_path / "test.parquet", row_group_size=10, use_dictionary=False)
+    place = parquet.ParquetFile(tmp_path / "test.parquet").metadata.row_group(1).column(0).data_page_offset
+    content = bytearray((tmp_path / "test.parquet").read_bytes())
+    content[place : place + 20] = b"\xff" * 20
+    (tmp_path / "test.parquet").write_bytes(content)
+    read = open_dataset(tmp_path).read
+    for row in (3, 12, 13, 25):
+        if 10 <= row < 20:
+            with pytest.raises(InputError, match=rf"test\.parquet#{row}: cannot be read .*damaged here"):
+                read(row)
+        else:
+            assert read(row).getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_a_parquet_label_that_is_no_class_is_refused(tmp_path: Path) -> None:

@@ -42,6 +42,32 @@ def test_a_spread_is_even_and_reads_the_chosen_ones() -> None:
     assert pictures.spread(10) is pictures and pictures.spread(99) is pictures
 
 
+def test_pictures_differ_by_name_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        draw(tmp_path / name / "a.png", 10)
+    prints = []
+    for name in ("one", "two", "one"):
+        monkeypatch.chdir(tmp_path / name)
+        prints.append(gather_pictures("a.png").fingerprint())
+    assert prints[0] == prints[2] != prints[1]
+    absolute = gather_pictures(tmp_path / "one" / "a.png").fingerprint()
+    monkeypatch.chdir(tmp_path)
+    assert gather_pictures(tmp_path / "one" / "a.png").fingerprint() == absolute
+
+
+def test_sizes_are_those_of_the_upright_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by the camera
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg")
+    Image.new("RGB", (6, 4)).save(tmp_path / "b.jpg", exif=exif)
+    (tmp_path / "c.jpg").write_text("<html>")
+    pictures = gather_pictures(tmp_path)
+    assert [pictures.size_of(index) for index in range(3)] == [(4, 6), (6, 4), None]
+    assert [pictures.read(index).size for index in range(2)] == [(6, 4), (4, 6)]
+    assert pictures.chosen([1]).size_of(0) == (6, 4)
+
+
 def test_nothing_to_gather_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no image was named"):
         gather_pictures([])

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
-from vitreous.data.images import decode_image, find_images, open_image, shown
+from vitreous.data.images import find_images, open_image, shown
+from vitreous.data.parquet import ParquetImages
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.transforms import to_pixels
 from vitreous.errors import InputError, MemoryLimitError
@@ -37,7 +40,7 @@ class LabelledImages:
         class_names: one for each class.
         labels: one for each image, an index into `class_names`.
         image_names: one for each image, unique.
-        read: decodes one image, given its index.
+        read: decodes one image, given its index; it can be pickled, for worker processes.
     """
 
     name: str
@@ -140,16 +143,13 @@ def _digits(split: Split) -> LabelledImages:
     of_digit = [[n for n, label in enumerate(labels) if label == digit] for digit in range(10)]
     chosen = sorted(n for samples in of_digit for n in _digit_split(samples, split))
 
-    def read(index: int) -> Image.Image:
-        return Image.fromarray(grey[chosen[index]]).convert("RGB")
-
     return LabelledImages(
         name="digits",
         split=split,
         class_names=tuple("0123456789"),
         labels=tuple(labels[n] for n in chosen),
         image_names=tuple(f"digits/{n:04}" for n in chosen),
-        read=read,
+        read=partial(_read_grey, grey[chosen]),
     )
 
 
@@ -195,37 +195,50 @@ def _class_folders(folder: Path, name: str, split: Split) -> LabelledImages:
         class_names=tuple(entry.name for entry in classes),
         labels=tuple(labels),
         image_names=tuple(str(file.relative_to(folder)) for file in files),
-        read=lambda index: open_image(files[index]),
+        read=partial(read_file, tuple(map(str, files))),
     )
 
 
 def _parquet(file: Path, name: str, split: Split) -> LabelledImages:
     try:
         import pyarrow
-        from pyarrow import compute, parquet
+        from pyarrow import parquet
     except ImportError:
         raise InputError(f"{shown(file)}: reading parquet needs pyarrow; pip install pyarrow") from None
     try:
-        table = parquet.read_table(file, columns=["image", "label"])
-        labels = tuple(table.column("label").to_pylist())
-        encoded = compute.struct_field(table.column("image"), "bytes")
-    except (pyarrow.ArrowException, OSError) as error:
+        opened = parquet.ParquetFile(file)
+        opened.schema_arrow.field("image").type.field("bytes")
+        labels = tuple(opened.read(["label"]).column("label").to_pylist())
+    except (pyarrow.ArrowException, OSError, LookupError, AttributeError) as error:
         cause = " ".join(str(error).split())
         raise InputError(f"{shown(file)}: cannot be read as labelled images ({cause})") from error
     if not labels:
         raise InputError(f"{shown(file)}: no rows in it")
-    class_names = _class_names(table.schema.metadata or {}, labels)
-    image_names = tuple(f"{file.name}#{row}" for row in range(len(labels)))
+    class_names = _class_names(opened.schema_arrow.metadata or {}, labels)
     if not all(isinstance(label, int) and 0 <= label < len(class_names) for label in labels):
         raise InputError(f"{shown(file)}: a label is no class; expected whole numbers from 0 to {len(class_names) - 1}")
+    rows_of_groups = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
     return LabelledImages(
         name=name,
         split=split,
         class_names=class_names,
         labels=labels,
-        image_names=image_names,
-        read=lambda row: decode_image(encoded[row].as_py() or b"", image_names[row]),
+        image_names=tuple(f"{file.name}#{row}" for row in range(len(labels))),
+        read=ParquetImages(file, rows_of_groups),
     )
+
+
+def read_file(files: Sequence[str], index: int) -> Image.Image:
+    """The picture in one of some files.
+
+    Raises:
+        InputError: if it cannot be decoded.
+    """
+    return open_image(files[index])
+
+
+def _read_grey(levels: npt.NDArray[np.uint8], index: int) -> Image.Image:
+    return Image.fromarray(levels[index]).convert("RGB")
 
 
 def _class_names(metadata: dict[bytes, bytes], labels: tuple[Any, ...]) -> tuple[str, ...]:

@@ -1,0 +1,63 @@
+"""Results in words, for a terminal: names from files are escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vitreous.data.images import shown
+from vitreous.inspection import Inspection
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lines of columns between tabs; what could end a line or a column is escaped."""
+    return "".join("\t".join(map(shown, row)) + "\n" for row in (heading, *rows))
+
+
+def summary(inspection: Inspection, available: int) -> str:
+    """The inspection in a few lines."""
+    layout, trend = inspection.layout, inspection.depth_trend
+    layers, heads = inspection.attention_distance.shape
+    images = inspection.images
+    entropy, mass = inspection.attention_entropy.mean(1), inspection.prefix_mass.mean(1)
+    lines = [
+        f"{shown(inspection.provenance['model'])}: {count(layers, 'layer')} x {count(heads, 'head')}, "
+        f"{layout.rows} x {layout.columns} patches of {layout.patch_height} x {layout.patch_width} pixels, "
+        f"{count(layout.prefix, 'prefix token')}",
+        f"over {count(images, 'image')}" + (f" of {available}" if available > images else ""),
+        f"attention distance  {trend['first_layer_mean']:6.1f} px in the first layer, "
+        f"{trend['last_layer_mean']:.1f} px in the last",
+        f"  spread over heads {trend['first_layer_spread']:6.1f} px in the first layer, "
+        f"{trend['last_layer_spread']:.1f} px in the last",
+        f"attention entropy   {entropy[0]:6.2f} bits in the first layer, {entropy[-1]:.2f} bits in the last",
+        f"prefix mass         {mass[0]:6.1%} in the first layer, {mass[-1]:.1%} in the last",
+        f"proof               {inspection.provenance['largest_proof_error']:.0e} from the model's own output at most",
+    ]
+    return "\n".join(lines)
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things, in the plural where it needs one."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def description(described: Mapping[str, Any]) -> str:
+    """What `describe` found, in lines."""
+    lines = [
+        f"{described['name']}: {described['format']}, {described['class']}",
+        f"  parameters  {described['parameters']:,}",
+        f"  file hash   {described['file_hash']}",
+    ]
+    for heading, settings in (("architecture", described["architecture"]), ("preprocess", described["preprocess"])):
+        if settings:
+            lines.append(f"{heading}")
+            lines += [f"  {name:20s} {value}" for name, value in settings.items()]
+    if described["class_names"]:
+        names = described["class_names"]
+        lines.append(f"classes: {len(names)} ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})")
+    if described["decisions"]:
+        lines.append("decisions (? marks a guess)")
+        for decision in described["decisions"]:
+            mark = "?" if decision["guessed"] else " "
+            lines.append(f"{mark} {decision['setting']:20s} {decision['value']}: {decision['reason']}")
+    return "\n".join(map(shown, lines))
