@@ -15,7 +15,9 @@ from PIL import Image
 import vitreous
 from vitreous.cli import main
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
+from vitreous.data.transforms import to_tensor
 from vitreous.inspection import Inspection
+from vitreous.measures.flow import attention_flow
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 
@@ -88,15 +90,69 @@ def test_inspect_takes_all_images_when_asked(model, tmp_path, capsys) -> None:
     assert "over 360 images\n" in capsys.readouterr().out
 
 
-def test_inspect_gives_each_size_its_own_results(model, photos, tmp_path, capsys) -> None:
+def test_inspect_gives_each_size_its_own_numbers(model, photos, tmp_path, capsys) -> None:
     Image.new("RGB", (31, 42), "red").save(photos / "3.png")
     out, numbers = tmp_path / "r.html", tmp_path / "n.json"
     assert run("inspect", model, photos, "--sizes", "group", "--out", out, "--json", numbers) == 0
+    wide, tall = json.loads(numbers.read_text())
+    assert (wide["layout"]["rows"], wide["layout"]["columns"], wide["images"]) == (7, 10, 3)
+    assert tall["image_names"] == ["3.png"]
+    assert "28 x 40" in out.read_text() and "40 x 28" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "r.html", "n.json"}
+
+
+def test_inspect_sets_several_models_side_by_side(model, photos, tmp_path, capsys) -> None:
+    other = tmp_path / "deeper"
+    config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=16, depth=3, heads=2, classes=10)
+    vitreous.save(VisionTransformer(config), other, preprocess=_preprocess(model))
+    out, numbers, record, figures = (tmp_path / name for name in ("c.html", "n.json", "i.safetensors", "f"))
+    results = ("--out", out, "--json", numbers, "--save", record, "--figures", figures)
+    assert run("inspect", model, other, photos, *results) == 0
     printed = capsys.readouterr().out
-    assert "28 x 40: 2 layers" in printed and "7 x 10 patches" in printed and "over 3 images of 4" in printed
-    written = {path.name for path in tmp_path.iterdir()} - {"photos"}
-    assert written == {"r-28x40.html", "r-40x28.html", "n-28x40.json", "n-40x28.json"}
-    assert json.loads((tmp_path / "n-40x28.json").read_text())["image_names"] == ["3.png"]
+    assert "deeper" in printed and f"comparison: {out}" in printed
+    plain = json.loads(numbers.read_text())
+    assert [len(one["attention_distance"]) for one in plain] == [2, 3]
+    records = [Inspection.load(tmp_path / f"i-{number}.safetensors") for number in (1, 2)]
+    assert [len(one.attention_distance) for one in records] == [2, 3]
+    for one, values in zip(plain, (r.attention_distance.mean(1) for r in records), strict=True):
+        assert f"{float(values[0]):5.1f} -> {float(values[-1]):6.1f}" in printed
+        assert one["image_names"] == ["0.png", "1.png", "2.png"]
+    assert list(figures.glob("attention-distance*.pdf"))
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_inspect_shows_a_run_over_its_epochs(tmp_path, capsys) -> None:
+    folder, out = tmp_path / "run", tmp_path / "t.html"
+    assert run("train", "--preset", "digits", "--out", folder, *TINY, "--keep-every", 1) == 0
+    assert run("inspect", folder / "checkpoints", "digits", "--most", 3, "--out", out, "--figures", tmp_path / "f") == 0
+    printed = capsys.readouterr().out
+    assert "epoch 0" in printed and "epoch 1" in printed
+    with Image.open(tmp_path / "f" / "training.gif") as film:
+        assert film.n_frames == 2
+    assert run("inspect", folder, "digits", "--most", 3, "--out", out) == 0  # a run is its final model
+
+
+def test_inspect_makes_the_flow_that_is_asked_for(model, photos, tmp_path) -> None:
+    out, record = tmp_path / "r.html", tmp_path / "i.safetensors"
+    command = ("inspect", model, photos, "--out", out, "--save", record, "--figures", tmp_path / "f")
+    assert run(*command, "--flow", 1, "--flow-heads", 0, "--flow-top-k", 3) == 0
+    found = Inspection.load(record)
+    loaded = vitreous.load(model)
+    with torch.no_grad(), vitreous.watch_attention(loaded) as watched:
+        loaded(_inputs(model, photos))
+    expected = attention_flow(watched.layers, watched.layout, layers=slice(-1, None), heads=0, top_k=3)
+    grid = watched.layout.to_grid(watched.layout.patch_tokens(expected.flow))
+    assert found.flow is not None and found.flow_cut is not None
+    torch.testing.assert_close(found.flow.double(), grid, rtol=1e-5, atol=1e-6)
+    assert "How much could reach the read-out" in out.read_text() and (tmp_path / "f" / "attention-flow.png").exists()
+
+
+def _preprocess(model: Path) -> Preprocess:
+    return Preprocess.from_dict(vitreous.load(model).provenance["preprocess"])
+
+
+def _inputs(model: Path, photos: Path) -> torch.Tensor:
+    return torch.stack([to_tensor(Image.open(file), _preprocess(model)) for file in sorted(photos.iterdir())])
 
 
 def test_evaluate_prints_one_object(model, capsys) -> None:
@@ -156,6 +212,13 @@ def test_train_leaves_a_model_that_the_other_commands_take(tmp_path, capsys) -> 
         (["inspect", "MODEL", "PHOTOS", "--out", "a.html", "--json", "a.html"], 2, "same file"),
         (["inspect", "MODEL", "MINE.png", "--out", "MINE.png"], 2, "is one of the images"),
         (["inspect", "MODEL", "PHOTOS", "--workers", "-1"], 2, "workers is -1"),
+        (["inspect", "MODEL", "PHOTOS", "--device", "abacus"], 2, "device 'abacus' cannot be used"),
+        (["inspect", "MODEL", "MODEL", "PHOTOS", "--sizes", "group"], 2, "sizes group is for one model"),
+        (["inspect", *["MODEL"] * 13, "PHOTOS"], 2, "13 models are too many"),
+        (["inspect", "MODEL", "PHOTOS", "MODEL"], 2, "stands behind the image"),
+        (["inspect", "MODEL", "PHOTOS", "--flow", "1", "--flow-heads", "9"], 2, "heads 0 to 1"),
+        (["inspect", "MODEL", "PHOTOS", "--flow", "0", "--flow-top-k", "0"], 2, "top_k is 0"),
+        (["inspect"], 2, "no image was named"),
         (["inspect", "MODEL", "PHOTOS", "CUT.png", "--strict"], 3, "CUT.png"),
         (["inspect", "MODEL", "PHOTOS", "--out", "PIPE"], 4, "is a device or a pipe"),
         (["inspect", "MODEL", "PHOTOS", "--out", "new/a.html", "--most", "0"], 2, "at least 1"),

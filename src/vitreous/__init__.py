@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from vitreous.checkpoints.sources import load as load
     from vitreous.checkpoints.sources import save as save
     from vitreous.errors import VitreousError as VitreousError
+    from vitreous.inspecting.inspector import inspect_model as inspect_model
     from vitreous.inspection import Inspection as Inspection
-    from vitreous.inspector import inspect_model as inspect_model
     from vitreous.model.config import ViTConfig as ViTConfig
     from vitreous.model.vit import VisionTransformer as VisionTransformer
-    from vitreous.report import write_report as write_report
+    from vitreous.pages.report import write_report as write_report
     from vitreous.tokens import TokenLayout as TokenLayout
     from vitreous.training.config import TrainConfig as TrainConfig
     from vitreous.training.loop import train as train
@@ -34,12 +34,12 @@ _HOME = {
     "ViTConfig": "vitreous.model.config",
     "VisionTransformer": "vitreous.model.vit",
     "VitreousError": "vitreous.errors",
-    "inspect_model": "vitreous.inspector",
+    "inspect_model": "vitreous.inspecting.inspector",
     "load": "vitreous.checkpoints.sources",
     "save": "vitreous.checkpoints.sources",
     "train": "vitreous.training.loop",
     "watch_attention": "vitreous.capture.watch",
-    "write_report": "vitreous.report",
+    "write_report": "vitreous.pages.report",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -204,10 +204,7 @@ def compare(inspections: Sequence[Inspection]) -> Compared:
     if len(set(known)) == len(inspections) and len({_kind(inspection) for inspection in inspections}) == 1:
         order = sorted(zip(known, inspections, strict=True), key=lambda pair: pair[0])
         return Compared({f"epoch {epoch}": inspection for epoch, inspection in order}, tuple(sorted(known)))
-    if len(inspections) > MOST:
-        raise ConfigError(
-            f"{len(inspections)} models are too many for one comparison; give at most {MOST}, or checkpoints of one run"
-        )
+    check_number([_model(inspection) for inspection in inspections])
     names = [_model(inspection) for inspection in inspections]
     if len(set(names)) < len(names):
         names = [str(inspection.provenance.get("source", _model(inspection))) for inspection in inspections]
@@ -219,6 +216,14 @@ def compare(inspections: Sequence[Inspection]) -> Compared:
             unique = f"{name} ({count})"
         named[unique] = inspection
     return Compared(named)
+
+
+def check_number(models: Sequence[str]) -> None:
+    """Raises ConfigError if so many models cannot be compared, before any is looked at."""
+    if len(models) > MOST and not all(epoch_of(Path(model).name) is not None for model in models):
+        raise ConfigError(
+            f"{len(models)} models are too many for one comparison; give at most {MOST}, or checkpoints of one run"
+        )
 
 
 def _model(inspection: Inspection) -> str:

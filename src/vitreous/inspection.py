@@ -52,6 +52,8 @@ class Inspection:
         image_names: (shown,); of the first images.
         predictions: for each shown image its most likely classes, as (name, probability), most likely first;
             empty where the model's output is no vector of logits.
+        flow: (shown, rows, columns) in [0, 1]; the largest flow between each patch and the read-out token.
+        flow_cut: (shown, rows, columns) int8; what limits it, an index into `measures.flow_solver.CUTS`.
         filters: (components, channels, height, width); principal components of the patch embedding.
         filters_variance: (components,) in [0, 1]; share of the filters' variance that each explains.
         position_similarity: (rows, columns, rows, columns) in [-1, 1]; cosine similarity of position embeddings.
@@ -78,6 +80,8 @@ class Inspection:
     thumbnails: Tensor
     image_names: tuple[str, ...]
     predictions: tuple[tuple[tuple[str, float], ...], ...] = ()
+    flow: Tensor | None = None
+    flow_cut: Tensor | None = None
     filters: Tensor | None = None
     filters_variance: Tensor | None = None
     position_similarity: Tensor | None = None

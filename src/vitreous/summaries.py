@@ -36,6 +36,23 @@ def summary(inspection: Inspection, available: int) -> str:
     return "\n".join(lines)
 
 
+def comparison(inspections: Mapping[str, Inspection]) -> str:
+    """Several inspections, a line each: means over heads, of the first layer and of the last."""
+    names = [shown(name) for name in inspections]
+    width = max(map(len, names))
+    lines = [f"{'':{width}}  {'images':>6}  {'distance, px':>15}  {'entropy, bits':>14}  {'prefix mass':>14}"]
+    for name, inspection in zip(names, inspections.values(), strict=True):
+        distance, entropy, mass = (
+            values.mean(1)[[0, -1]].tolist()
+            for values in (inspection.attention_distance, inspection.attention_entropy, inspection.prefix_mass)
+        )
+        lines.append(
+            f"{name:{width}}  {inspection.images:6}  {distance[0]:5.1f} -> {distance[1]:6.1f}"
+            f"  {entropy[0]:5.2f} -> {entropy[1]:5.2f}  {mass[0]:5.1%} -> {mass[1]:5.1%}"
+        )
+    return "\n".join([*lines, "means over heads, first layer -> last layer"])
+
+
 def count(number: int, thing: str) -> str:
     """A number of things, in the plural where it needs one."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

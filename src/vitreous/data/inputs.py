@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vitreous.data.fingerprints import hash_tensor
 from vitreous.data.gather import Pictures, gather_pictures
 from vitreous.data.loading import Batch, load_batches, workers_for
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.transforms import normalise, undo
 from vitreous.errors import ConfigError, InputError, ShapeError
-from vitreous.fingerprints import hash_tensor
 
 Images = Tensor | Pictures | str | Path | Sequence[str | Path]
 """What can be looked at: a tensor for the model, pictures, or where pictures are."""

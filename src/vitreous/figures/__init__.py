@@ -6,6 +6,7 @@ A figure of one thing can also be drawn into axes that are given, so that it can
 from vitreous.figures.distance import draw_attention_distance
 from vitreous.figures.entropy import draw_entropy
 from vitreous.figures.filters import draw_filter_sets, draw_filters
+from vitreous.figures.flow import draw_flow
 from vitreous.figures.heads import draw_class_attention
 from vitreous.figures.mass import draw_prefix_mass
 from vitreous.figures.overlay import draw_overlay
@@ -20,6 +21,7 @@ __all__ = [
     "draw_entropy",
     "draw_filter_sets",
     "draw_filters",
+    "draw_flow",
     "draw_over_epochs",
     "draw_overlay",
     "draw_position_similarities",

@@ -13,6 +13,7 @@ from vitreous.atomic import write_atomically
 from vitreous.figures.distance import draw_attention_distance
 from vitreous.figures.entropy import draw_entropy
 from vitreous.figures.filters import draw_filters
+from vitreous.figures.flow import draw_flow
 from vitreous.figures.heads import draw_class_attention
 from vitreous.figures.mass import draw_prefix_mass
 from vitreous.figures.rollout import draw_rollout
@@ -57,10 +58,11 @@ def _figures(inspection: Inspection) -> Iterator[tuple[str, Figure]]:
     shown = len(inspection.thumbnails)
     yield (
         "attention-rollout",
-        draw_rollout(
-            inspection.thumbnails, inspection.rollout[:shown], inspection.image_names[:shown], inspection.predictions
-        ),
+        draw_rollout(inspection.thumbnails, inspection.rollout, inspection.image_names, inspection.predictions),
     )
+    if inspection.flow is not None and inspection.flow_cut is not None:
+        pictures = (inspection.thumbnails, inspection.rollout, inspection.flow, inspection.flow_cut)
+        yield "attention-flow", draw_flow(*pictures, inspection.image_names, inspection.predictions)
     spread = {model: inspection.attention_distance_spread} if inspection.images > 1 else None
     distances = {model: inspection.attention_distance}
     yield "attention-distance", draw_attention_distance(distances, spread=spread, uniform=uniform_distance(layout))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from vitreous.capture.operator import AttentionOperator, RowStatistics
 from vitreous.capture.watch import Watched
 from vitreous.errors import NumericError
 from vitreous.measures.filters import embedding_filters
+from vitreous.measures.flow import attention_flow
 from vitreous.measures.heads import HEAD_MEASURES
 from vitreous.measures.moments import HeadMoments
 from vitreous.measures.rollout import attention_rollout, read_out
@@ -32,6 +34,8 @@ class FirstImages:
         inputs: (shown, channels, image_height, image_width); what the model was given.
         rollout: (shown, rows, columns).
         class_attention: (shown, layers, heads, rows, columns).
+        flow: (shown, rows, columns); None where it was not asked for.
+        flow_cut: (shown, rows, columns) int8; likewise.
         predictions: one for each image, or none where the model gives no logits.
     """
 
@@ -40,18 +44,24 @@ class FirstImages:
     rollout: Tensor
     class_attention: Tensor
     predictions: tuple[Classes, ...]
+    flow: Tensor | None = None
+    flow_cut: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All maps, by their names."""
+        named = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
     def merge(self, other: FirstImages, shown: int) -> FirstImages:
         """The first of both, at most `shown`."""
         indices = (*self.indices, *other.indices)
         order = sorted(range(len(indices)), key=indices.__getitem__)[:shown]
         predictions = (*self.predictions, *other.predictions)
+        others = other.tensors()
         return FirstImages(
-            tuple(indices[place] for place in order),
-            torch.cat([self.inputs, other.inputs])[order],
-            torch.cat([self.rollout, other.rollout])[order],
-            torch.cat([self.class_attention, other.class_attention])[order],
-            tuple(predictions[place] for place in order if predictions),
+            indices=tuple(indices[place] for place in order),
+            predictions=tuple(predictions[place] for place in order if predictions),
+            **{name: torch.cat([own, others[name]])[order] for name, own in self.tensors().items()},
         )
 
 
@@ -140,7 +150,14 @@ class Seen:
         return shown - (0 if self.first is None else len(self.first.indices))
 
 
-def see(watched: Watched, inputs: Tensor, indices: Sequence[int], predictions: Sequence[Classes], wanted: int) -> Seen:
+def see(
+    watched: Watched,
+    inputs: Tensor,
+    indices: Sequence[int],
+    predictions: Sequence[Classes],
+    wanted: int,
+    flow: Mapping[str, Any] | None,
+) -> Seen:
     """What is kept of one pass; the facts of the model are left to the caller, who needs them only once.
 
     The rollout walks the layers down, and the statistics of the rows fall out of it.
@@ -151,8 +168,11 @@ def see(watched: Watched, inputs: Tensor, indices: Sequence[int], predictions: S
         indices: which images of the data set these are.
         predictions: one for each image, or none.
         wanted: how many of the batch are to be shown, at most.
+        flow: options of `attention_flow`, for these; None makes none.
 
     Raises:
+        ConfigError: if an option of the flow is wrong, or no solver is installed.
+        MemoryLimitError: if the maps that the flow needs are too large.
         NumericError: if a distance is not finite, with the layer and the image.
     """
     layout, operators = watched.layout, watched.layers
@@ -165,20 +185,21 @@ def see(watched: Watched, inputs: Tensor, indices: Sequence[int], predictions: S
             _check_finite(values)
         moments[name].update(values, measure.highest(layout))
     shown = max(0, min(wanted, len(inputs)))
-    first = FirstImages(
-        tuple(indices[:shown]),
-        inputs[:shown].float().cpu(),
-        rollout[:shown].float(),
-        _read_out_maps(operators, layout, shown),
-        tuple(predictions[:shown]),
-    )
+    first = None
+    if shown:
+        of_images = [[operator.image(index) for operator in operators] for index in range(shown)]
+        maps = torch.stack([_read_out_maps(one, layout) for one in of_images])
+        flows = {} if flow is None else _flows(of_images, layout, flow)
+        kept = inputs[:shown].float().cpu()
+        predicted = tuple(predictions[:shown])
+        first = FirstImages(tuple(indices[:shown]), kept, rollout[:shown].float(), maps, predicted, **flows)
     return Seen(
         batches=1,
         images=len(inputs),
         moments=moments,
         rollout_sum=rollout.double().sum(0),
         largest_error=max(watched.errors),
-        first=first if shown else None,
+        first=first,
     )
 
 
@@ -194,13 +215,20 @@ def _check_finite(values: Tensor) -> None:
         )
 
 
-def _read_out_maps(operators: Sequence[AttentionOperator], layout: TokenLayout, images: int) -> Tensor:
-    """Where the read-out token of the first images looks: (images, layers, heads, rows, columns)."""
-    if not images:
-        return torch.zeros(0)
+def _read_out_maps(operators: Sequence[AttentionOperator], layout: TokenLayout) -> Tensor:
+    """Where the read-out token of one image looks: (layers, heads, rows, columns)."""
     token = read_out(layout)[None, None].to(operators[0].device)  # (1, 1, tokens)
-    maps = [
-        torch.stack([layout.patch_tokens(operator.image(index).pull(token)[0]) for operator in operators])
-        for index in range(images)
-    ]
+    maps = [layout.patch_tokens(operator.pull(token)[0]) for operator in operators]
     return layout.to_grid(torch.stack(maps)).float().cpu()
+
+
+def _flows(
+    of_images: Sequence[Sequence[AttentionOperator]], layout: TokenLayout, options: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Attention flow of each image, and which cut limits it: each (images, rows, columns)."""
+    found = [attention_flow(operators, layout, **options) for operators in of_images]
+    flow, cut = (
+        layout.to_grid(layout.patch_tokens(torch.cat([getattr(one, name) for one in found])))
+        for name in ("flow", "cut")
+    )
+    return {"flow": flow.float(), "flow_cut": cut}

@@ -13,8 +13,8 @@ from vitreous.capture.watch import watch_attention
 from vitreous.data.gather import Pictures
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.sizes import group_by_size
+from vitreous.inspecting.inspector import inspect_model
 from vitreous.inspection import Inspection
-from vitreous.inspector import inspect_model
 from vitreous.model.forward import run_model
 
 

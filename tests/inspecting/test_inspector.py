@@ -14,7 +14,7 @@ import vitreous
 from vitreous.data.inputs import short_names
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
 from vitreous.errors import CaptureError, ConfigError, InputError, ShapeError
-from vitreous.inspector import inspect_model
+from vitreous.inspecting.inspector import inspect_model
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 

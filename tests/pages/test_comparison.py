@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from vitreous.comparison import comparison_html, write_comparison
 from vitreous.errors import ConfigError, OutputError
 from vitreous.inspection import Inspection
 from vitreous.measures.distance import uniform_distance
+from vitreous.pages.comparison import comparison_html, write_comparison
 from vitreous.tokens import TokenLayout
 
 HOSTILE = (

@@ -10,7 +10,7 @@ import torch
 
 from vitreous.errors import OutputError
 from vitreous.inspection import Inspection
-from vitreous.report import report_html, write_report
+from vitreous.pages.report import report_html, write_report
 from vitreous.tokens import TokenLayout
 
 HOSTILE = (

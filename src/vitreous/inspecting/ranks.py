@@ -1,4 +1,4 @@
-"""Several processes that share one run: which of them this is, and what all of them saw."""
+"""Several processes that share one run: which of them this is, where it computes, and what all of them saw."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 
-from vitreous.errors import WorkerError
+from vitreous.errors import ConfigError, WorkerError
 
 PATIENCE = timedelta(minutes=30)
 """How long a process that is done waits for the others; one that fails is noticed at once."""
@@ -43,6 +44,23 @@ def rank_and_world() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def device_of_this_process(wanted: str) -> torch.device:
+    """Where a process computes; of several on one machine each takes a GPU of its own.
+
+    Args:
+        wanted: "auto" is a GPU where there is one, else the CPU; or a name that torch knows, such as "cuda:1".
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
+    own_gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    name = (own_gpu if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError, ValueError) as cause:
+        raise ConfigError(f"device {wanted!r} cannot be used: {_first_line(cause)}; choose auto or cpu") from cause
 
 
 def gather_bytes(content: bytes) -> list[bytes]:

@@ -20,16 +20,15 @@ from torch import Tensor
 
 from vitreous.atomic import write_atomically
 from vitreous.errors import ConfigError, InputError
+from vitreous.inspecting.seen import FirstImages, ModelFacts, Seen
 from vitreous.measures.heads import HEAD_MEASURES
 from vitreous.measures.moments import BINS, HeadMoments
-from vitreous.seen import FirstImages, ModelFacts, Seen
 from vitreous.tokens import TokenLayout
 
 INTERVAL = 60.0
 """Seconds between two savings: what is lost when a run is killed without a warning."""
 
 _ABOUT = "about"  # JSON as a tensor of bytes: safetensors' own header is limited, a list of unread images is not
-_FIRST = ("inputs", "rollout", "class_attention")
 _TABLES = ("filters", "filters_variance", "position_similarity")
 
 Settings = Mapping[str, str]
@@ -114,7 +113,7 @@ def to_bytes(seen: Seen, settings: Settings) -> bytes:
         tensors |= {f"{name}.{key}": value for key, value in moments.state().items()}
     if seen.first is not None:
         about["first"] = {"indices": seen.first.indices, "predictions": seen.first.predictions}
-        tensors |= {f"first.{name}": getattr(seen.first, name) for name in _FIRST}
+        tensors |= {f"first.{name}": tensor for name, tensor in seen.first.tensors().items()}
     if seen.facts is not None:
         about["facts"] = {"layout": asdict(seen.facts.layout), "notes": seen.facts.notes}
         tensors |= {f"facts.{name}": table for name, table in seen.facts.tables.items()}
@@ -193,6 +192,9 @@ def _check_shapes(seen: Seen) -> None:
         (first.rollout, (shown, *grid), torch.float32),
         (first.class_attention, (shown, *layers_and_heads, *grid), torch.float32),
     ]
+    for name, kind in (("flow", torch.float32), ("flow_cut", torch.int8)):
+        if name in first.tensors():
+            expected.append((first.tensors()[name], (shown, *grid), kind))
     for moments in seen.moments.values():
         state = moments.state()
         expected += [(state[name], layers_and_heads, torch.float64) for name in ("mean", "squares")]

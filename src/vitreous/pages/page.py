@@ -56,7 +56,7 @@ def whole_page(
         "page",
         "page",
         title=escaped(title),
-        style=files("vitreous").joinpath("report.css").read_text("utf-8") + style,
+        style=files("vitreous.pages").joinpath("report.css").read_text("utf-8") + style,
         lede=lede,
         strip="\n".join(
             f"<div><dt>{name}</dt><dd>{value}{f'<small>{more}</small>' if more else ''}</dd></div>"
@@ -78,7 +78,7 @@ def fill(file: str, block: str, /, **values: str) -> str:
 @cache
 def _blocks(file: str) -> dict[str, str]:
     """The blocks by name; a line `<!-- name -->` begins one."""
-    parts = files("vitreous").joinpath(f"{file}.html").read_text("utf-8").split("<!-- ")[1:]
+    parts = files("vitreous.pages").joinpath(f"{file}.html").read_text("utf-8").split("<!-- ")[1:]
     return {name: body.strip() for name, body in (part.split(" -->", 1) for part in parts)}
 
 

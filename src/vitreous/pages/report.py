@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous import figures
+from vitreous.figures.flow import CUT_COLOURS, paint_cuts
 from vitreous.figures.inline import data_uri, escaped, inline_svg, isolated
 from vitreous.figures.rollout import enlarge, mask_image, paint_patches
 from vitreous.inspection import Inspection
 from vitreous.measures.distance import uniform_distance
-from vitreous.page import absent, facts_rows, fill, numbers, proportions, reason, whole_page, write_page
+from vitreous.measures.flow import columns_warning
+from vitreous.measures.flow_solver import CUTS, INTERIOR
+from vitreous.pages.page import absent, facts_rows, fill, numbers, proportions, reason, whole_page, write_page
 from vitreous.tokens import TokenLayout
 
 
@@ -42,7 +47,10 @@ def report_html(inspection: Inspection, *, title: str | None = None) -> str:
         inspection: what to show.
         title: the headline; the model's name where it is None.
     """
-    sections = {name: (heading, make(inspection)) for name, (heading, make) in _SECTIONS.items()}
+    made = dict(_SECTIONS)
+    if inspection.flow is None:  # made only when asked for
+        del made["flow"]
+    sections = {name: (heading, make(inspection)) for name, (heading, make) in made.items()}
     return whole_page(title or _model_name(inspection), _lede(inspection), _facts(inspection), sections)
 
 
@@ -103,16 +111,47 @@ def _image(inspection: Inspection, index: int) -> str:
             ' class="patches"',
         ),
     ]
-    columns = "\n".join(
-        f'<figure><img{kind} src="{data_uri(picture)}" alt="{alt}"{proportions(thumbnail)}>'
-        f"<figcaption>{words}</figcaption></figure>"
-        for picture, words, alt, kind in pictures
-    )
     predictions = inspection.predictions[index] if index < len(inspection.predictions) else ()
     listed = f'<ol class="classes">\n{_classes(predictions)}\n</ol>' if predictions else ""
     kind = "image" if predictions else "image alone"
     words = f'<div class="words"><h3>{isolated(name, 120)}</h3>\n{listed}</div>'
-    return f'<div class="card {kind}">\n{columns}\n{words}\n</div>'
+    return f'<div class="card {kind}">\n{_columns(pictures, thumbnail)}\n{words}\n</div>'
+
+
+def _columns(pictures: Sequence[tuple[NDArray[np.uint8], str, str, str]], thumbnail: Tensor) -> str:
+    """Pictures beside each other, each with a caption, a description and attributes, in an image's proportions."""
+    return "\n".join(
+        f'<figure><img{kind} src="{data_uri(picture)}" alt="{alt}"{proportions(thumbnail)}>'
+        f"<figcaption>{words}</figcaption></figure>"
+        for picture, words, alt, kind in pictures
+    )
+
+
+def _flow(inspection: Inspection) -> str:
+    assert inspection.flow is not None and inspection.flow_cut is not None
+    cuts = inspection.flow_cut
+    images = "\n".join(
+        _flow_image(inspection.image_names[index], inspection.thumbnails[index], inspection.flow[index], cuts[index])
+        for index in range(len(cuts))
+    )
+    warning = columns_warning(float((cuts != INTERIOR).double().mean()))
+    warned = f'<p class="note">{warning[:1].upper()}{warning[1:]}.</p>' if warning else ""
+    keys = dict(zip(CUTS, CUT_COLOURS, strict=True))
+    return fill("report", "flow", images=images, warning=warned, readout=_readout(inspection.layout), **keys)
+
+
+def _flow_image(name: str, thumbnail: Tensor, flow: Tensor, cuts: Tensor) -> str:
+    """One row: attention flow as brightness, by patch, and which cut limits it."""
+    shares = [f"{float((cuts == code).double().mean()):.0%} {cut}" for code, cut in enumerate(CUTS)]
+    least, most = float(flow.min()), float(flow.max())
+    pictures = [
+        (mask_image(thumbnail, flow), "flow", f"Flow of {escaped(name)} as brightness", ""),
+        (paint_patches(thumbnail, flow), "patch by patch", "Flow by patch", ' class="patches"'),
+        (paint_cuts(cuts), "limited by", f"What limits it: {', '.join(shares)}", ' class="patches"'),
+    ]
+    listed = f"<p>{least:.2f} to {most:.2f}; {', '.join(shares)}</p>"
+    words = f'<div class="words"><h3>{isolated(name, 120)}</h3>\n{listed}</div>'
+    return f'<div class="card image">\n{_columns(pictures, thumbnail)}\n{words}\n</div>'
 
 
 def _classes(predictions: Sequence[tuple[str, float]]) -> str:
@@ -233,6 +272,7 @@ def _citing(_: Inspection) -> str:
 
 _SECTIONS: Mapping[str, tuple[str, Callable[[Inspection], str]]] = {
     "where": ("Where it looks", _where),
+    "flow": ("How much could reach the read-out", _flow),
     "distance": ("How far each head looks", _distance),
     "entropy": ("How widely each head looks", _entropy),
     "mass": ("Attention that leaves the image", _mass),
