@@ -100,7 +100,7 @@ class TokenLayout:
         """The same by rows and for all tokens, prefix rows and columns zero: (queries, tokens) float32.
 
         Made when asked for, so that the whole matrix never exists; `AttentionOperator.statistics` takes it as a cost.
-        The newest answer is kept and shared: do not write into it.
+        The newest answers are kept and shared: do not write into them.
         """
         return _token_distances(self, queries.start, queries.stop)
 
@@ -113,15 +113,25 @@ class TokenLayout:
             )
 
 
-@lru_cache(maxsize=1)  # layers ask for the same rows one after another
+@lru_cache(maxsize=8)  # every layer asks for the same rows again
 def _token_distances(layout: TokenLayout, start: int, stop: int) -> Tensor:
-    rows = torch.arange(layout.rows, dtype=torch.float32) * layout.patch_height
-    columns = torch.arange(layout.columns, dtype=torch.float32) * layout.patch_width
     first = max(start, layout.prefix)
     patches = torch.arange(first, max(first, stop)) - layout.prefix
-    down = (rows[patches // layout.columns, None] - rows).square()  # (patch queries, rows)
-    across = (columns[patches % layout.columns, None] - columns).square()  # (patch queries, columns)
+    seen_from = _windows(layout)[
+        layout.rows - 1 - patches // layout.columns, layout.columns - 1 - patches % layout.columns
+    ]
     distances = torch.zeros(stop - start, layout.tokens)
-    among_patches = distances[first - start :, layout.prefix :].unflatten(1, (layout.rows, layout.columns))  # a view
-    torch.add(down[:, :, None], across[:, None], out=among_patches).sqrt_()
+    distances[first - start :, layout.prefix :] = seen_from.flatten(1)
     return distances
+
+
+@lru_cache(maxsize=1)
+def _windows(layout: TokenLayout) -> Tensor:
+    """Distances by offset, each once, and all places of a grid on them: (rows, columns, rows, columns), a view.
+
+    A distance depends on how many patches lie between, so a patch sees a window of one small table.
+    """
+    down = (torch.arange(2 * layout.rows - 1) - (layout.rows - 1)) * float(layout.patch_height)
+    across = (torch.arange(2 * layout.columns - 1) - (layout.columns - 1)) * float(layout.patch_width)
+    by_offset = torch.hypot(down[:, None], across)  # (2 * rows - 1, 2 * columns - 1)
+    return by_offset.unfold(0, layout.rows, 1).unfold(1, layout.columns, 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -23,15 +23,21 @@ if TYPE_CHECKING:
 @contextmanager
 def exact() -> Iterator[None]:
     """Without gradients and without autocast, so that sums are made in the precision they say; also a decorator."""
-    with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    with torch.no_grad(), ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):  # leaving alone what is off spares a tenth of a small layer's proof
+                stack.enter_context(torch.autocast(kind, enabled=False))
         yield
 
 
 BLOCK_ELEMENTS = {"cpu": 2**19, "cuda": 2**24}
-"""Scores in a block, by device: two float32 buffers of 2 MiB stay in a core's cache; a GPU wants fewer launches."""
+"""Scores in a block, by device: two float32 buffers of 2 MiB stay near the cores; a GPU wants fewer launches."""
 
-BLOCK_QUERIES = 128
-"""Queries in a block where there are many keys: enough rows for an efficient matrix product."""
+BLOCK_QUERIES = 256
+"""Queries in a block at most: enough rows for an efficient matrix product."""
+
+FEWEST_QUERIES = 16
+"""Queries in a block, however many keys there are; a block may grow to four times its size before it takes fewer."""
 
 SAFE_EXPONENT = 86.0
 """Scores smaller than this need no maximum taken out: 2^86 times a million keys is still a float32."""
@@ -68,28 +74,28 @@ def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int, weig
     from vitreous.capture.operator import RowStatistics
 
     batch, heads, queries, keys = operator.shape
-    prefix_sum, rest_sum, score_sum, cost_sum, shift = (
-        torch.zeros(batch, heads, queries, dtype=precision(operator), device=operator.device) for _ in range(5)
-    )
+    sums = torch.zeros(5, batch, heads, queries, dtype=precision(operator), device=operator.device)
+    pulled = sums.new_zeros(batch, heads, 1, keys)
     if weights is not None:
-        weights = weights.to(shift).expand(batch, heads, -1)
-        pulled = shift.new_zeros(batch, heads, keys)
+        weights = weights.to(sums).expand(batch, heads, -1)
     costs = Tensor()
     at = slice(0, 0)
     for block in _blocks(operator):
-        here = (block.image, block.heads, block.queries)
-        shift[here] = block.shift
+        prefix_sum, rest_sum, score_sum, cost_sum, shift = sums[:, block.image, block.heads, block.queries]
+        if isinstance(block.shift, Tensor):
+            shift.copy_(block.shift)
         if prefix:
-            torch.sum(block.exponentials[..., :prefix], -1, out=prefix_sum[here])
-        torch.sum(block.exponentials[..., prefix:], -1, out=rest_sum[here])
+            torch.sum(block.exponentials[..., :prefix], -1, out=prefix_sum)
+        torch.sum(block.exponentials[..., prefix:], -1, out=rest_sum)
         if weights is not None:  # rows are whole, so their sums are known here and no second pass is needed
-            share = weights[here] / (prefix_sum[here] + rest_sum[here])  # (heads, queries)
-            pulled[block.image, block.heads] += torch.bmm(share[:, None], block.exponentials)[:, 0]
-        torch.sum(block.scores.mul_(block.exponentials), -1, out=score_sum[here])
+            share = weights[block.image, block.heads, block.queries] / (prefix_sum + rest_sum)  # (heads, queries)
+            pulled[block.image, block.heads] += torch.bmm(share[:, None], block.exponentials)
+        torch.sum(block.scores.mul_(block.exponentials), -1, out=score_sum)
         if cost is not None:
             if at != block.queries:  # neighbouring blocks are other heads of the same queries
-                at, costs = block.queries, cost(block.queries).to(shift)
-            torch.sum(block.exponentials.mul_(costs), -1, out=cost_sum[here])
+                at, costs = block.queries, cost(block.queries).to(sums)
+            torch.sum(block.exponentials.mul_(costs), -1, out=cost_sum)
+    prefix_sum, rest_sum, score_sum, cost_sum, shift = sums
     total = prefix_sum + rest_sum
     bits = total.log2()
     return RowStatistics(
@@ -98,7 +104,7 @@ def statistics(operator: AttentionOperator, cost: Cost | None, prefix: int, weig
         rest_mass=rest_sum / total,
         log_sum_exp=(bits + shift) / LOG2_E,
         cost=None if cost is None else cost_sum / total,
-        pulled=None if weights is None else pulled,
+        pulled=None if weights is None else pulled[:, :, 0],
     )
 
 
@@ -148,9 +154,7 @@ def _blocks(operator: AttentionOperator, image: int | None = None, bits: Tensor 
     is looked for then.
     """
     batch, heads, queries, keys = operator.shape
-    elements = BLOCK_ELEMENTS.get(operator.device.type, BLOCK_ELEMENTS["cuda"])
-    some_queries = max(1, min(queries, BLOCK_QUERIES if queries * keys > elements else queries, elements // keys))
-    some_heads = max(1, min(heads, elements // (some_queries * keys)))
+    some_heads, some_queries = _block_shape(operator)
     with _buffers(some_heads * some_queries * keys, precision(operator), operator.device) as buffers:
         for one in range(batch) if image is None else (image,):
             fill = _filler(operator, one, bits)
@@ -162,6 +166,16 @@ def _blocks(operator: AttentionOperator, image: int | None = None, bits: Tensor 
                     scores, exponentials = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
                     shift = fill(group, some, scores, exponentials)
                     yield Block(one, group, some, scores, exponentials, shift)
+
+
+def _block_shape(operator: AttentionOperator) -> tuple[int, int]:
+    """Heads and queries in a block: heads by the number of threads, which take one each, so that none waits."""
+    _, heads, queries, keys = operator.shape
+    elements = BLOCK_ELEMENTS.get(operator.device.type, BLOCK_ELEMENTS["cuda"])
+    threads = min(heads, torch.get_num_threads()) if operator.device.type == "cpu" else 1
+    some_queries = min(queries, BLOCK_QUERIES, max(FEWEST_QUERIES, 4 * elements // (threads * keys)))
+    some_heads = max(1, elements // (some_queries * keys * threads)) * threads
+    return min(heads, some_heads), some_queries
 
 
 _kept = threading.local()

@@ -45,12 +45,13 @@ def overlooked_modules(model: nn.Module, seen: set[nn.Module]) -> list[str]:
         seen: modules in which an attention was seen, with all that are around them.
     """
     classes = {type(module) for module in seen}
-    attending = {_kind(module) for module in seen if module is not model}
+    attending: set[Kind] = set()
     found: list[str] = []
     for name, module in model.named_modules():
         if module in seen or type(module) not in classes or any(name.startswith(f"{outer}.") for outer in found):
             continue
         kind = _kind(module)
+        attending = attending or {_kind(module) for module in seen if module is not model}  # most models need none
         if kind[1] and kind in attending:
             found.append(name)
     return found
