@@ -29,6 +29,8 @@ format: .venv/.test
 
 bench: .venv/.test
 	@$(BIN)/python benchmarks/inspect_cost.py
+	@$(BIN)/python benchmarks/flow.py
+	@$(BIN)/python docs/make_cost.py
 
 clean:
 	rm -rf .venv demo

@@ -50,7 +50,8 @@ def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         words = shlex.split(line + (f" {quick}" if line.startswith("vitreous train") else ""))
         assert words[0] == "vitreous"
         main(words[1:])
-    assert capsys.readouterr().out.count("report: ") == 2
+    printed = capsys.readouterr().out
+    assert (printed.count("report: "), printed.count("comparison: ")) == (2, 2)
     assert (folder / "numbers.json").exists() and list((folder / "figures").glob("*.pdf"))
 
 

@@ -34,7 +34,7 @@ BLOCK_ELEMENTS = {"cpu": 2**19, "cuda": 2**24}
 """Scores in a block, by device: two float32 buffers of 2 MiB stay near the cores; a GPU wants fewer launches."""
 
 BLOCK_QUERIES = 256
-"""Queries in a block at most: enough rows for an efficient matrix product."""
+"""Queries in a block, about: enough rows for an efficient matrix product."""
 
 FEWEST_QUERIES = 16
 """Queries in a block, however many keys there are; a block may grow to four times its size before it takes fewer."""
@@ -173,8 +173,9 @@ def _block_shape(operator: AttentionOperator) -> tuple[int, int]:
     _, heads, queries, keys = operator.shape
     elements = BLOCK_ELEMENTS.get(operator.device.type, BLOCK_ELEMENTS["cuda"])
     threads = min(heads, torch.get_num_threads()) if operator.device.type == "cpu" else 1
-    some_queries = min(queries, BLOCK_QUERIES, max(FEWEST_QUERIES, 4 * elements // (threads * keys)))
-    some_heads = max(1, elements // (some_queries * keys * threads)) * threads
+    most_queries = min(queries, BLOCK_QUERIES, max(FEWEST_QUERIES, 4 * elements // (threads * keys)))
+    some_queries = -(-queries // round(queries / most_queries))  # blocks of one size, with no small one at the end
+    some_heads = max(1, round(elements / (some_queries * keys * threads))) * threads
     return min(heads, some_heads), some_queries
 
 
