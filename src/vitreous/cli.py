@@ -207,6 +207,7 @@ class Inspect:
 
     def _inspect(self, model: str, pictures: Pictures, partial: Path) -> list[Inspection]:
         from vitreous.checkpoints.sources import open_model
+        from vitreous.data.images import shown
         from vitreous.inspecting.inspector import inspect_model
         from vitreous.inspecting.ranks import device_of_this_process
         from vitreous.inspecting.sizes import inspect_sizes
@@ -216,7 +217,7 @@ class Inspect:
         options: dict[str, Any] = {
             "batch_size": self.batch_size, "shown": self.shown, "preprocess": loaded.preprocess, "name": loaded.name,
             "class_names": loaded.class_names, "workers": self.workers, "strict": self.strict, "resume": partial,
-            "flow": self._flow(), "progress": True,
+            "flow": self._flow(), "progress": f"inspecting {shown(loaded.name)[:40]}",
         }  # fmt: skip
         if self.sizes == "group":
             return inspect_sizes(loaded.model, pictures, **options)

@@ -40,6 +40,6 @@ def progress_bar(
             progress.update(task, advance=more, note=note)
             speed = progress.tasks[0].speed if unit else None
             if speed is not None:
-                progress.update(task, speed=f"{speed:.3g} {unit}/s")
+                progress.update(task, speed=f"{speed:,.{0 if speed >= 10 else 1}f} {unit}/s")
 
         yield advance

@@ -43,7 +43,7 @@ def inspect_model(
     class_names: Sequence[str] = (),
     names: Sequence[str] = (),
     name: str | None = None,
-    progress: bool = False,
+    progress: bool | str = False,
     workers: int | None = None,
     strict: bool = False,
     resume: str | Path | None = None,
@@ -66,7 +66,7 @@ def inspect_model(
         class_names: of the logits; none takes what the model was loaded with.
         names: of the images in a tensor.
         name: of the model, in titles.
-        progress: whether to draw a bar on standard error.
+        progress: whether to draw a bar on standard error, or its title.
         workers: processes that decode pictures ahead of the model; 0 decodes in this one, None chooses, see
             `data.loading.workers_for`. The numbers do not depend on it.
         strict: whether to stop at the first picture that cannot be read, which else is left out and listed.
@@ -105,7 +105,7 @@ def inspect_model(
         model, inputs, batch_size, shown, layout, tuple(class_names or known.get("class_names", ())), world, flow
     )
     partial = Partial(None if resume is None else partial_path(Path(resume), rank, world), run.settings)
-    seen = _see_all(run, partial, rank, workers=workers, strict=strict, progress=progress and not rank)
+    seen = _see_all(run, partial, rank, workers=workers, strict=strict, progress=progress if not rank else False)
     if seen.first is None:
         raise InputError(_nothing_read(seen))
     return _inspection(seen, inputs, _provenance(model, known, preprocess, name), flow)
@@ -161,11 +161,14 @@ class _Run:
         return replace(found, unread=batch.unread, facts=before.facts or ModelFacts.of(watched))
 
 
-def _see_all(run: _Run, partial: Partial, rank: int, *, workers: int | None, strict: bool, progress: bool) -> Seen:
+def _see_all(
+    run: _Run, partial: Partial, rank: int, *, workers: int | None, strict: bool, progress: bool | str
+) -> Seen:
     """All images, also those of the other processes; what was seen is saved when the work is interrupted."""
     total = len(run.inputs.names)
     mine = run.inputs.batches(run.batch_size)[rank :: run.world]
     in_mine = sum(map(len, mine))
+    title = progress if isinstance(progress, str) else "inspecting images"
 
     def of_all(images: int) -> int:
         """How many images all processes have done about when this one has done so many; exact for one process."""
@@ -175,7 +178,7 @@ def _see_all(run: _Run, partial: Partial, rank: int, *, workers: int | None, str
     try:
         with (
             run.inputs.loaded(mine[seen.batches :], workers, run.device, run.world) as loaded,
-            progress_bar("inspecting images", total, shown=progress, done=of_all(seen.done), unit="images") as advance,
+            progress_bar(title, total, shown=bool(progress), done=of_all(seen.done), unit="images") as advance,
         ):
             for batch in loaded:
                 if strict and (unread := (*seen.unread, *batch.unread)):
