@@ -123,20 +123,16 @@ def ours(images: Tensor, with_rollout: bool = True) -> tuple[Step, Step]:
     model = VisionTransformer(named_config("B/16", image_size=tuple(images.shape[-2:]))).eval()
 
     def inspect() -> object:
-        operators: list[AttentionOperator] = []
         rows: list[RowStatistics] = []
 
         def take(layer: int, operator: AttentionOperator, layout: TokenLayout) -> None:
-            if with_rollout:
-                operators.append(operator)
-            else:
-                rows.append(operator.statistics(layout.token_distances, layout.prefix))
+            rows.append(operator.statistics(layout.token_distances, layout.prefix))
 
-        with watch_attention(model, on_attention=take) as watched:
+        with watch_attention(model, on_attention=None if with_rollout else take) as watched:
             model(images)
         layout = watched.layout
-        rollout = attention_rollout(operators, layout) if with_rollout else None
-        rows += [operator.statistics(layout.token_distances, layout.prefix) for operator in operators]
+        rollout = attention_rollout(watched.layers, layout) if with_rollout else None
+        rows += [operator.statistics(layout.token_distances, layout.prefix) for operator in watched.layers]
         stacked = RowStatistics.stack(rows)
         for measure in HEAD_MEASURES.values():
             HeadMoments().update(measure.values(stacked, layout), measure.highest(layout))

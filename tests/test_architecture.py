@@ -91,6 +91,7 @@ def test_the_public_names_are_these_and_exist() -> None:
         "save",
         "train",
         "watch_attention",
+        "write_comparison",
         "write_report",
     ]
     for name in vitreous.__all__:

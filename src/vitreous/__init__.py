@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vitreous.inspection import Inspection as Inspection
     from vitreous.model.config import ViTConfig as ViTConfig
     from vitreous.model.vit import VisionTransformer as VisionTransformer
+    from vitreous.pages.comparison import write_comparison as write_comparison
     from vitreous.pages.report import write_report as write_report
     from vitreous.tokens import TokenLayout as TokenLayout
     from vitreous.training.config import TrainConfig as TrainConfig
@@ -39,6 +40,7 @@ _HOME = {
     "save": "vitreous.checkpoints.sources",
     "train": "vitreous.training.loop",
     "watch_attention": "vitreous.capture.watch",
+    "write_comparison": "vitreous.pages.comparison",
     "write_report": "vitreous.pages.report",
 }
 

@@ -168,6 +168,18 @@ def test_queries_of_a_strided_view_are_read_in_place() -> None:
     close(AttentionOperator(q, k, 8**-0.5).dense(), by_hand(AttentionOperator(q.contiguous(), k.contiguous(), 8**-0.5)))
 
 
+def test_a_compact_operator_keeps_no_values_alive() -> None:
+    q, k, _ = torch.randn(3, 2, 23, 3, 8).transpose(2, 3).unbind()
+    compact = AttentionOperator(q, k, 0.5).compact()
+    assert compact.queries is not None and compact.keys is not None
+    assert torch.equal(compact.queries, q) and torch.equal(compact.keys, k)
+    assert compact.queries.untyped_storage().nbytes() == q.nbytes
+    alone = AttentionOperator(torch.randn(2, 23, 3, 8).transpose(1, 2), torch.randn(2, 1, 23, 8).expand(2, 3, 23, 8))
+    assert alone.compact().queries is alone.queries and alone.compact().keys is alone.keys
+    weights = AttentionOperator(weights=torch.ones(1, 1, 2, 2) / 2)
+    assert weights.compact() is weights
+
+
 def test_dense_refuses_more_than_its_limit_with_both_numbers() -> None:
     operator = AttentionOperator(torch.zeros(1, 12, 5000, 2), torch.zeros(1, 12, 5000, 2))
     with pytest.raises(MemoryLimitError, match=r"takes 1,144 MiB, the limit is 1,024 MiB"):

@@ -133,6 +133,18 @@ class AttentionOperator:
         assert self.queries is not None and self.keys is not None
         return AttentionOperator(self.queries[one], self.keys[one], self.scale, bias)
 
+    def compact(self) -> AttentionOperator:
+        """The same with queries and keys that keep no other memory alive: a model's often lie among its values."""
+        if self.queries is None or self.keys is None:
+            return self
+        q, k = (
+            held
+            if held.untyped_storage().nbytes() <= held.nbytes
+            else held.clone(memory_format=torch.contiguous_format)
+            for held in (self.queries, self.keys)
+        )
+        return AttentionOperator(q, k, self.scale, self.bias)
+
     @cached_property
     def log_sum_exp(self) -> Tensor:
         """Natural logarithm of each row's sum of exponentials: (batch, heads, queries). Made once, kept."""

@@ -186,7 +186,7 @@ class Watched:
         proof.check(attention.error, attention.dtype, layer)
         self.errors.append(attention.error)
         if self._on_attention is None:
-            self.layers.append(operator)
+            self.layers.append(operator.compact())
         else:
             self._on_attention(layer, operator, self._layout)
 

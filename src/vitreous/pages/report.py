@@ -142,14 +142,15 @@ def _flow(inspection: Inspection) -> str:
 
 def _flow_image(name: str, thumbnail: Tensor, flow: Tensor, cuts: Tensor) -> str:
     """One row: attention flow as brightness, by patch, and which cut limits it."""
-    shares = [f"{float((cuts == code).double().mean()):.0%} {cut}" for code, cut in enumerate(CUTS)]
+    shares = {cut: float((cuts == code).double().mean()) for code, cut in enumerate(CUTS)}
+    limits = "limited by " + ", ".join(f"{cut} {share:.0%}" for cut, share in shares.items() if share)
     least, most = float(flow.min()), float(flow.max())
     pictures = [
         (mask_image(thumbnail, flow), "flow", f"Flow of {escaped(name)} as brightness", ""),
         (paint_patches(thumbnail, flow), "patch by patch", "Flow by patch", ' class="patches"'),
-        (paint_cuts(cuts), "limited by", f"What limits it: {', '.join(shares)}", ' class="patches"'),
+        (paint_cuts(cuts), "limited by", limits.capitalize(), ' class="patches"'),
     ]
-    listed = f"<p>{least:.2f} to {most:.2f}; {', '.join(shares)}</p>"
+    listed = f"<p>flow {least:.2f} to {most:.2f}<br>{limits}</p>"
     words = f'<div class="words"><h3>{isolated(name, 120)}</h3>\n{listed}</div>'
     return f'<div class="card image">\n{_columns(pictures, thumbnail)}\n{words}\n</div>'
 
