@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -54,12 +55,13 @@ def main() -> None:
     cases: dict[str, Callable[[Pictures], None]] = {"plain forward pass": plain, "inspect_model": inspect}
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     edges = [round(n * len(pictures) / arguments.rounds) for n in range(arguments.rounds + 1)]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         some = pictures.chosen(list(range(first, last)))
         for name, case in cases.items():
             began = time.perf_counter()
             case(some)
             speeds[name].append(len(some) / (time.perf_counter() - began))
+    machine = f"{torch.get_num_threads()} cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     rows = [
         {
             "case": name,
@@ -71,7 +73,7 @@ def main() -> None:
             "workers": workers,
             "batch": BATCH,
             "date": str(date.today()),
-            "machine": f"{torch.get_num_threads()} cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+            "machine": machine,
             "torch": torch.__version__,
         }
         for name, found in speeds.items()

@@ -50,7 +50,11 @@ def draw(axes: Axes, rows: list[dict[str, Any]], value: str) -> None:
         axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=name)
         tokens, last = points[-1]
         text = f"{last:.1f}×" if value == "ratio" else f"{last:,.0f} MB"
-        axes.annotate(text, (tokens, last), (6, 0), textcoords="offset points", va="center", color=colour, fontsize=9)
+        place = (
+            6,
+            5 if case == "timm unfused" and value != "ratio" else -5 if value != "ratio" and case != "ours" else 0,
+        )
+        axes.annotate(text, (tokens, last), place, textcoords="offset points", va="center", color=colour, fontsize=9)
     ticks = sorted({row["tokens"] for row in rows})
     axes.set(xscale="log", xlabel="tokens", xticks=ticks, xlim=(ticks[0] * 0.85, ticks[-1] * 1.7))
     axes.set_xticklabels([f"{tick:,}" for tick in ticks])
