@@ -29,6 +29,19 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert path.read_text() == "second"
 
 
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    write_atomically(tmp_path / "a.txt", "first")
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.txt", "second")
+    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "first"
+
+
 def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     before = os.umask(0o022)

@@ -31,12 +31,14 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; results are as shared as any other
         temporary.replace(path)
+        temporary = None
         _flush_folder(path.parent)
     except OSError as cause:
+        raise _refusal(path, cause) from cause
+    finally:  # also where Ctrl-C fell in between
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        raise _refusal(path, cause) from cause
 
 
 @contextmanager
