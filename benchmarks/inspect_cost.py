@@ -33,7 +33,7 @@ from vitreous.checkpoints.optional import let_torchvision_import
 RESULTS = Path(__file__).parent / "results" / "inspect_cost.json"
 SIZES = {197: 224, 577: 384, 1025: 512, 4097: 1024, 16385: 2048}  # tokens: image size, patch 16
 ROUNDS = {197: 21, 577: 11, 1025: 9, 4097: 3, 16385: 1}
-PEERS_UP_TO = 4097  # tokens; beyond, maps of all layers would take 190 GB
+PEERS_UP_TO = 4097  # tokens; beyond, maps of all layers would take 155 GB
 DEPTH, WIDTH, HEADS = 12, 768, 12
 
 Step = Callable[[], object]
