@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,16 @@ def test_pictures_and_legend_fill_a_sheet_without_overlap(images, rows):
     assert all(0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1 for box in [*boxes, *lines])
     for index, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in [*boxes[index + 1 :], *lines])
+
+
+@pytest.mark.parametrize("images", [1, 4])
+def test_long_names_do_not_run_into_the_numbers_beside_them(images):
+    named = ["n02095889_Sealyham_terrier.JPEG" for _ in range(images)]
+    likely = [(("West Highland white terrier", 0.99),) for _ in range(images)]
+    figure = draw_flow(white(images), *maps(images), named, likely)
+    figure.draw_without_rendering()
+    below = [axes.texts[0].get_window_extent() for axes in figure.axes]
+    assert not any(one.overlaps(other) for one, other in pairwise(below))
 
 
 def test_it_draws_into_axes_it_is_given():

@@ -83,7 +83,10 @@ def draw_flow(
     if len(axes) != 4 * len(images):
         raise ShapeError(f"expected {4 * len(images)} axes, four an image, but got {len(axes)}")
     pairs = [one for first in range(0, len(axes), 4) for one in axes[first : first + 2]]
-    figure = draw_rollout(images, shares, names, predictions, style=style, axes=pairs)
+    letters = _letters(axes[0])
+    short = [canvas.shorten(name, letters) for name in names]
+    likely = [[(canvas.shorten(word, letters - 6), share) for word, share in one[:1]] for one in predictions]
+    figure = draw_rollout(images, shares, short, likely, style=style, axes=pairs)
     paint = {"mask": mask_image, "patches": paint_patches}[style]
     for index, image in enumerate(images):
         _, middle, right, last = axes[4 * index : 4 * index + 4]
@@ -100,6 +103,12 @@ def paint_cuts(cuts: Any) -> NDArray[np.uint8]:
     colours = (255 * np.array([to_rgb(colour) for colour in CUT_COLOURS])).round().astype(np.uint8)
     painted: NDArray[np.uint8] = colours[canvas.numbers(cuts, "rows", "columns").astype(int)]
     return painted
+
+
+def _letters(axes: Axes) -> int:
+    """How many letters fit below one picture: the next has its own words there."""
+    inches = axes.get_position().width * canvas.figure_of(axes).get_figwidth()
+    return max(10, int(inches * 72 / (_SMALL * 0.6)))
 
 
 def _sheet(images: int, aspect: float, warning: str) -> list[Axes]:

@@ -21,7 +21,7 @@ from vitreous.figures.inline import data_uri, escaped, inline_svg, isolated
 from vitreous.figures.rollout import enlarge, mask_image
 from vitreous.inspection import Inspection
 from vitreous.measures.distance import depth_trend
-from vitreous.pages.page import absent, facts_rows, fill, proportions, reason, whole_page, write_page
+from vitreous.pages.page import absent, facts_table, fill, proportions, reason, whole_page, write_page
 
 _PANEL = 3.3  # inches, the width of a figure among several
 _ALIKE = "All were shown the same images, by their names, in one size and grid: every number can be compared."
@@ -307,6 +307,6 @@ def _picture(picture: NDArray[np.uint8], thumbnail: Tensor, alt: str, words: str
 
 def _provenance(compared: Compared) -> str:
     return "\n".join(
-        fill("comparison", "provenance", name=isolated(name, 120), rows=facts_rows(inspection.provenance))
+        fill("comparison", "provenance", name=isolated(name, 120), facts=facts_table(inspection.provenance))
         for name, inspection in compared.inspections.items()
     )

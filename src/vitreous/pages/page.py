@@ -102,11 +102,12 @@ def reason(inspection: Inspection, measure: str) -> str:
     return escaped(next(found, "this model has none, or not in a form that was recognised"))
 
 
-def facts_rows(values: Mapping[str, Any]) -> str:
-    """Table rows of names and anything that provenance may hold."""
-    return "\n".join(
+def facts_table(values: Mapping[str, Any]) -> str:
+    """A table of names and anything that provenance may hold."""
+    rows = "\n".join(
         f'<tr><th scope="row">{_words(name)}</th><td>{_value(value)}</td></tr>' for name, value in values.items()
     )
+    return fill("page", "facts", rows=rows)
 
 
 def proportions(thumbnail: Tensor) -> str:

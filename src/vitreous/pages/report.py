@@ -20,7 +20,7 @@ from vitreous.inspection import Inspection
 from vitreous.measures.distance import uniform_distance
 from vitreous.measures.flow import columns_warning
 from vitreous.measures.flow_solver import CUTS, INTERIOR
-from vitreous.pages.page import absent, facts_rows, fill, numbers, proportions, reason, whole_page, write_page
+from vitreous.pages.page import absent, facts_table, fill, numbers, proportions, reason, whole_page, write_page
 from vitreous.tokens import TokenLayout
 
 
@@ -262,9 +262,9 @@ def _layers(inspection: Inspection) -> str:
 
 
 def _provenance(inspection: Inspection) -> str:
-    rows = facts_rows(inspection.provenance)
+    facts = facts_table(inspection.provenance)
     images = "\n".join(f"<li>{isolated(name)}</li>" for name in inspection.image_names)
-    return fill("report", "provenance", rows=rows, images=images, count=str(len(inspection.image_names)))
+    return fill("report", "provenance", facts=facts, images=images, count=str(len(inspection.image_names)))
 
 
 def _citing(_: Inspection) -> str:
