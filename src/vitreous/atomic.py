@@ -18,27 +18,38 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     Raises:
         OutputError: if the file cannot be written; what stood at `path` before is untouched.
     """
-    content = data.encode() if isinstance(data, str) else data
-    temporary: Path | None = None
+    with file_written_atomically(path) as filling:
+        filling.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def file_written_atomically(path: Path) -> Iterator[Path]:
+    """An empty file to fill, which takes the place of `path` when the block ends without an error.
+
+    Missing parent folders are made.
+
+    Raises:
+        OutputError: if the file cannot be written; what stood at `path` before is untouched.
+    """
+    filling: Path | None = None
     path = _place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; results are as shared as any other
-        temporary.replace(path)
-        temporary = None
+        filling = Path(name)
+        os.close(descriptor)
+        yield filling
+        _flush_file(filling)
+        filling.chmod(0o666 & ~_umask())  # mkstemp makes files private; results are as shared as any other
+        filling.replace(path)
+        filling = None
         _flush_folder(path.parent)
     except OSError as cause:
         raise _refusal(path, cause) from cause
     finally:  # also where Ctrl-C fell in between
-        if temporary is not None:
+        if filling is not None:
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                filling.unlink(missing_ok=True)
 
 
 @contextmanager

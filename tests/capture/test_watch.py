@@ -113,7 +113,7 @@ def our_equations(model: nn.Module, images: Tensor) -> list[Tensor]:
     for block in model.blocks:
 
         def attend(module: Any, args: Any, _: Any) -> None:
-            (sequence,) = args
+            sequence, _place = args
             heads = model.config.heads
             q, k, _v = module.qkv(sequence).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
             found.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1))
@@ -543,6 +543,23 @@ def test_detection_tokens_are_not_taken_for_a_prefix() -> None:
     model = transformers.YolosModel(config).eval()
     with pytest.raises(CaptureError), torch.no_grad(), watch_attention(model):
         model(torch.randn(1, 3, 64, 64))
+
+
+def test_a_convolution_that_is_given_its_stride_by_name_is_understood() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = nn.Parameter(torch.randn(32, 3, 8, 4, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = nn.functional.conv2d(stride=(8, 4), weight=self.kernel, input=images).flatten(2).transpose(1, 2)
+            heads = tokens.unflatten(-1, (4, 8)).transpose(1, 2)
+            return nn.functional.scaled_dot_product_attention(heads, heads, heads)
+
+    model = Named()
+    with torch.no_grad(), watch_attention(model) as watched:
+        model(torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(1)))
+    assert watched.layout == TokenLayout(0, 2, 6, 8, 4)
 
 
 def test_a_patch_is_as_large_as_its_stride_where_the_image_is_no_multiple_of_it() -> None:

@@ -80,7 +80,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
         ({"drop_path": -0.1}, "drop_path is -0.1"),
         ({"layer_scale": "yes"}, "layer_scale"),
         ({"pooling": "max"}, "choose one of class, mean"),
-        ({"positions": "sines"}, "choose one of learned, none"),
+        ({"positions": "sines"}, "choose one of learned, learned-2d"),
         ({"qkv_bias": 1}, "qkv_bias is 1; it is True or False"),
         ({"class_token": False}, "use pooling 'mean'"),
         ({"hidden_head": True, "classes": 0}, "no hidden layer"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,3 +89,24 @@ def test_a_hidden_head_starts_with_a_hidden_layer_and_a_zero_one() -> None:
     assert model.pre_logits is not None and model.head is not None
     assert model.pre_logits.weight.std().item() == pytest.approx(1 / math.sqrt(192), rel=0.02)
     assert not model.head.weight.any()
+
+
+def test_what_the_paper_has_not_starts_as_its_nearest_kin() -> None:
+    config = replace(
+        CONFIG, image_size=(128, 128), patch_size=(16, 16), stem=(1,), pooling="map", positions="relative-bias",
+        distillation=False, layer_scale=None,
+    )  # fmt: skip
+    model = VisionTransformer(config, generator=torch.Generator().manual_seed(0))
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    table = weights["blocks.0.attn.relative_position_bias_table"]
+    assert table.std().item() == pytest.approx(0.02, rel=0.1)
+    root = weights["patch_embed.backbone.stem.conv.weight"]
+    assert root.std().item() == pytest.approx(1 / math.sqrt(3 * 7 * 7), rel=0.05)
+    assert (weights["patch_embed.backbone.stem.norm.weight"] == 1).all()
+    assert weights["attn_pool.latent"].std().item() == pytest.approx(0.02, rel=0.3)
+
+
+def test_both_heads_of_a_distilled_model_start_at_0() -> None:
+    model = VisionTransformer(replace(CONFIG, distillation=True))
+    assert model.head_dist is not None and not model.head_dist.weight.any()
+    assert model.dist_token is not None and model.dist_token.any()

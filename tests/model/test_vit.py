@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.layers import SwiGLUPacked
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 
+from vitreous.capture.watch import watch_attention
 from vitreous.errors import ShapeError
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import DropPath, VisionTransformer
@@ -42,12 +46,14 @@ def timms(config: ViTConfig, **more: Any) -> nn.Module:
         mlp_ratio=config.mlp_ratio,
         class_token=config.class_token,
         reg_tokens=config.registers,
-        global_pool={"class": "token", "mean": "avg"}[config.pooling],
+        global_pool={"class": "token", "mean": "avg", "map": "map"}[config.pooling],
         fc_norm=config.has_norm_after_pooling,
         qkv_bias=config.qkv_bias,
         init_values=config.layer_scale,
         pos_embed={"learned": "learn", "none": "none"}[config.positions],
-        **more,
+        pre_norm=config.norm_before_blocks,
+        qk_norm=config.qk_norm,
+        **{"act_layer": config.activation.replace("-", "_")} | more,
     ).eval()
 
 
@@ -67,6 +73,11 @@ def timms(config: ViTConfig, **more: Any) -> nn.Module:
         {"mlp_ratio": 2.0},
         {"positions": "none"},
         {"classes": 0},
+        {"pooling": "map"},
+        {"pooling": "map", "class_token": False, "classes": 0, "activation": "gelu-tanh"},
+        {"qk_norm": True},
+        {"norm_before_blocks": True, "patch_bias": False, "activation": "quick-gelu"},
+        {"activation": "gelu-tanh"},
     ],
 )
 @torch.no_grad()
@@ -88,6 +99,129 @@ def test_images_of_another_size_give_timms_logits(size: tuple[int, int], registe
     theirs.load_state_dict(ours.state_dict())
     images = some_images(*size)
     torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_gated_mlp_is_timms_with_the_gate_first() -> None:
+    ours = a_model(replace(TINY, gated_mlp=True, mlp_ratio=2.0))
+    both_halves = replace(ours.config, mlp_ratio=4.0)  # as timm counts
+    theirs = timms(both_halves, mlp_layer=SwiGLUPacked, act_layer=nn.SiLU)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(some_images()), theirs(some_images()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [7, 0])
+@torch.no_grad()
+def test_a_distilled_model_is_timms_and_averages_its_two_heads(classes: int) -> None:
+    ours = a_model(replace(TINY, distillation=True, classes=classes))
+    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
+    theirs = VisionTransformerDistilled(num_classes=classes, **sizes).eval()
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(some_images()), theirs(some_images()), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_hybrid_is_timms_up_to_its_other_constants() -> None:
+    config = ViTConfig((64, 96), (32, 32), stem=(1, 1, 1, 1), width=192, depth=2, heads=3, classes=5)
+    stem = timm.models.resnetv2.ResNetV2(
+        (1, 1, 1, 1), num_classes=0, global_pool="", in_chans=3, preact=False, stem_type="same",
+        conv_layer=partial(timm.layers.StdConv2dSame, eps=1e-8),
+    )  # fmt: skip
+    sizes = {"img_size": (64, 96), "embed_dim": 192, "depth": 2, "num_heads": 3, "num_classes": 5}
+    theirs = TimmVisionTransformer(
+        embed_layer=partial(timm.layers.HybridEmbed, backbone=stem), patch_size=1, **sizes
+    ).eval()
+    ours = a_model(config)
+    theirs.load_state_dict(ours.state_dict())
+    images = some_images(64, 96)
+    torch.testing.assert_close(ours(images), theirs(images), atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_norms_around_the_patch_embedding_are_those_of_a_slow_loop() -> None:
+    model = a_model(replace(TINY, image_size=(8, 12), patch_norms=True))
+    images = some_images(8, 12)
+    embed, config = model.patch_embed, model.config
+    for row, column in [(0, 0), (1, 2)]:
+        pixels = images[1, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(-1)
+        normed = _slow_norm(pixels, embed.pixel_norm.weight, embed.pixel_norm.bias)
+        token = embed.proj.weight.flatten(1) @ normed + embed.proj.bias
+        expected = _slow_norm(token, embed.norm.weight, embed.norm.bias)
+        torch.testing.assert_close(embed(images)[1, row * config.columns + column], expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_positions_by_row_and_column_are_one_behind_the_other_and_the_class_token_has_none() -> None:
+    model = a_model(replace(TINY, image_size=(8, 12), positions="learned-2d"))
+    bare = a_model(replace(TINY, image_size=(8, 12), positions="none"))
+    bare.load_state_dict({n: v for n, v in model.state_dict().items() if not n.startswith("pos_embed")})
+    added = model.tokens(some_images(8, 12)) - bare.tokens(some_images(8, 12))
+    assert not added[:, 0].any()
+    for row in range(2):
+        for column in range(3):
+            expected = torch.cat([model.pos_embed_rows[0, row], model.pos_embed_columns[0, column]])
+            torch.testing.assert_close(added[1, 1 + 3 * row + column], expected, atol=1e-5, rtol=0)
+    square = model.tokens(some_images(16, 16))  # another grid: both tables are resampled, each along its own axis
+    assert square.shape == (2, 17, 24)
+
+
+@torch.no_grad()
+def test_relative_keys_are_those_of_the_papers_appendix_in_a_slow_loop() -> None:
+    model = a_model(replace(TINY, image_size=(4, 8), positions="relative", depth=1))
+    attention, place = model.blocks[0].attn, model._place(model.layout(), torch.device("cpu"))
+    sequence = torch.randn(1, 3, 24, generator=torch.Generator().manual_seed(2))
+    queries, keys, values = attention.qkv(sequence)[0].chunk(3, dim=-1)  # each (tokens, width)
+    mixed = torch.zeros(3, 24)
+    for head in range(3):
+        part = slice(8 * head, 8 * head + 8)
+        for i in range(3):
+            offsets = [attention.relative_keys[i - j + 2, part] for j in range(3)]  # one for each distance
+            scores = [queries[i, part] @ (keys[j, part] + offsets[j]) / math.sqrt(8) for j in range(3)]
+            share = torch.stack(scores).softmax(dim=0)
+            mixed[i, part] = sum(share[j] * values[j, part] for j in range(3))
+    torch.testing.assert_close(attention(sequence, place)[0], attention.proj(mixed), atol=1e-5, rtol=0)
+    with pytest.raises(ShapeError, match="resize the image"):
+        model(some_images(8, 8))
+
+
+@torch.no_grad()
+def test_fixed_positions_are_made_anew_for_another_grid_and_do_not_learn() -> None:
+    model = VisionTransformer(replace(TINY, positions="sincos-2d"))
+    assert "pos_embed" in model.state_dict() and "pos_embed" not in dict(model.named_parameters())
+    assert not model.pos_embed[:, 0].any()
+    larger = VisionTransformer(replace(TINY, positions="sincos-2d", image_size=(24, 20)))
+    larger.load_state_dict(model.state_dict() | {"pos_embed": larger.pos_embed})
+    assert torch.equal(model(some_images(24, 20)), larger(some_images(24, 20)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pooling": "map"},
+        {"pooling": "class+mean", "hidden_head": True},
+        {"distillation": True},
+        {"gated_mlp": True, "qk_norm": True},
+        {"positions": "learned-2d", "norm_before_blocks": True},
+        {"positions": "sincos-2d"},
+        {"positions": "rope", "registers": 2},
+        {"positions": "relative"},
+        {"positions": "relative-bias"},
+        {"positions": "relative-bias", "class_token": False, "pooling": "mean"},
+        {"patch_norms": True, "attention_width": 48},
+        {"stem": (), "image_size": (32, 32), "patch_size": (8, 8)},
+        {"stem": (1, 2), "stem_width": 32, "image_size": (32, 32), "patch_size": (16, 8)},
+    ],
+)
+def test_every_part_is_counted_learns_and_is_watched_without_a_changed_bit(changes: dict[str, Any]) -> None:
+    model = a_model(replace(TINY, **changes))
+    assert sum(parameter.numel() for parameter in model.parameters()) == model.config.parameters
+    images = some_images(*model.config.image_size)
+    with watch_attention(model) as watched:
+        logits = model(images)
+    assert len(watched.layers) == 3 and watched.layout == model.layout()
+    assert torch.equal(logits, model(images))
+    logits.square().sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 @torch.no_grad()

@@ -32,6 +32,14 @@ class Positions:
     table: Tensor
 
 
+def in_order(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """All arguments of a call; of a convolution input, weight, bias and stride, however they were given."""
+    if call is not torch.conv2d:
+        return (*args, *kwargs.values())
+    named = dict(zip(("input", "weight", "bias", "stride"), args, strict=False)) | kwargs
+    return named["input"], named["weight"], named.get("bias"), named.get("stride", 1)
+
+
 class ImageReader:
     """Watches how one forward pass reads its image, up to its first attention."""
 
@@ -65,7 +73,7 @@ class ImageReader:
         elif not isinstance(first, Tensor):
             return
         elif call is torch.conv2d:
-            self._convolution(first, given[1], given[3] if len(given) > 3 else 1, returned)
+            self._convolution(first, given[1], given[3], returned)
         elif call is F.linear and self._patch_shape is not None and self.kernel is None:
             self._linear(given[1])
         elif call in self.RESHAPES and self.image is None:

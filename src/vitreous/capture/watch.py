@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from vitreous.capture import calls, kernels, proof
 from vitreous.capture.compiled import NOTE, compiled_parts_run_eagerly, has_compiled_part
-from vitreous.capture.embedding import ImageReader, Positions, find_positions
+from vitreous.capture.embedding import ImageReader, Positions, find_positions, in_order
 from vitreous.capture.flex import from_flex
 from vitreous.capture.operator import AttentionOperator
 from vitreous.capture.running import is_in_compiled_function, overlooked_modules, running_modules
@@ -112,7 +112,7 @@ class Watched:
     def _see_call(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> None:
         if torch._C._current_graph_task_id() != -1:  # backward, where checkpointed blocks run once more
             return
-        given = (*args, *kwargs.values())
+        given = in_order(call, args, kwargs)
         if _may_attend(call) and not self._is_inside(running_modules()):
             self._attends_elsewhere = True
         elif call is F.scaled_dot_product_attention:

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 
 _POSITION_STD = 0.02
 _MLP_BIAS_STD = 1e-6
+TOKENS_AND_POSITIONS = {
+    "pos_embed", "pos_embed_rows", "pos_embed_columns", "relative_keys", "relative_position_bias_table",
+    "cls_token", "reg_token", "dist_token", "latent",
+}  # fmt: skip
+"""Last part of the names of tables that are added to tokens, or are tokens: they multiply nothing."""
 
 
 @torch.no_grad()
@@ -18,8 +23,8 @@ def draw_first_weights(
     """Draws all weights of a `VisionTransformer` anew, in place, as the paper's code does.
 
     Head and class token are 0, so that a new model gives every class the same probability and its loss is
-    ln(classes). Registers, which the paper has not, start as positions do: they differ from each other even
-    in a model without positions.
+    ln(classes). Registers and the distillation token, which the paper has not, start as positions do: they differ
+    from each other even in a model without positions. A stem's convolutions start as the patch embedding does.
 
     Args:
         model: a `VisionTransformer`, or a part of one with its parameters' full names.
@@ -31,17 +36,17 @@ def draw_first_weights(
     for name, parameter in model.named_parameters():
         owner, _, kind = name.rpartition(".")
         layer = owner.rpartition(".")[2]
-        if kind in ("pos_embed", "reg_token"):
+        if kind in TOKENS_AND_POSITIONS - {"cls_token"}:
             nn.init.normal_(parameter, std=_POSITION_STD, generator=generator)
         elif kind == "gamma":
             nn.init.constant_(parameter, 1.0 if layer_scale is None else layer_scale)
         elif kind == "bias" and ".mlp." in name:
             nn.init.normal_(parameter, std=_MLP_BIAS_STD, generator=generator)
-        elif kind in ("cls_token", "bias") or layer == "head":
+        elif kind in ("cls_token", "bias") or layer in ("head", "head_dist"):
             nn.init.zeros_(parameter)
         elif "norm" in layer:
             nn.init.ones_(parameter)
-        elif owner in ("patch_embed.proj", "pre_logits"):
+        elif owner in ("patch_embed.proj", "pre_logits") or "conv" in layer:
             _variance_of_one_input(parameter, generator)
         elif layer == "qkv":
             for part in parameter.chunk(3):  # queries, keys and values are layers of their own in the paper's code

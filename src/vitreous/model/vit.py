@@ -5,12 +5,14 @@
     z_l  = MLP(LN(z'_l)) + z'_l                               (3)   Block
     y    = LN(z_L^0)                                          (4)   VisionTransformer.read_out
 
-Parameters have timm's names, so that weights move between the two as they are.
+Parameters have timm's names, so that weights move between the two as they are. What other Vision Transformers add to
+the paper stands beside this page: `stem`, `positions`, `mlp`, `pooling`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,18 @@ from torch import Tensor, nn
 from vitreous.errors import ShapeError
 from vitreous.model.config import ViTConfig
 from vitreous.model.first_weights import draw_first_weights
-from vitreous.model.positions import resample_positions
+from vitreous.model.mlp import mlp
+from vitreous.model.pooling import AttentionPooling
+from vitreous.model.positions import (
+    patch_offsets,
+    resample_offsets,
+    resample_positions,
+    rotate,
+    rotation,
+    sequence_offsets,
+    sincos_positions,
+)
+from vitreous.model.stem import ResNetStem
 from vitreous.tokens import TokenLayout
 
 
@@ -36,6 +49,8 @@ class VisionTransformer(nn.Module):
 
     provenance: dict[str, Any]
     """Where the weights come from; empty for a new model."""
+    pos_embed: Tensor | None
+    """(1, tokens, width); None where positions are not added to tokens, or are learned by row and column."""
 
     def __init__(self, config: ViTConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -44,19 +59,25 @@ class VisionTransformer(nn.Module):
         width = config.width
         with torch.device("meta"):  # no layer draws weights of its own
             self.patch_embed = PatchEmbedding(config)
-            self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if config.class_token else None
-            self.reg_token = nn.Parameter(torch.empty(1, config.registers, width)) if config.registers else None
-            learned = config.positions == "learned"
-            self.pos_embed = nn.Parameter(torch.empty(1, config.tokens, width)) if learned else None
+            self.cls_token = _tokens(config.class_token, width)
+            self.dist_token = _tokens(config.distillation, width)
+            self.reg_token = _tokens(config.registers, width)
+            self._make_position_tables()
             self.pos_drop = nn.Dropout(config.dropout)
+            self.norm_pre = _norm(config) if config.norm_before_blocks else nn.Identity()
             self.blocks = nn.ModuleList(Block(config, rate) for rate in _drop_path_rates(config))
             after = config.has_norm_after_pooling
-            self.norm = nn.Identity() if after else nn.LayerNorm(width, eps=config.norm_eps)
-            self.fc_norm = nn.LayerNorm(width, eps=config.norm_eps) if after else nn.Identity()
-            self.pre_logits = nn.Linear(width, width) if config.hidden_head else None
-            self.head = nn.Linear(width, config.classes) if config.classes else None
+            self.norm = nn.Identity() if after else _norm(config)
+            self.attn_pool = AttentionPooling(config) if config.pooling == "map" else None
+            self.fc_norm = nn.LayerNorm(config.features, eps=config.norm_eps) if after else nn.Identity()
+            self.pre_logits = nn.Linear(config.features, width) if config.hidden_head else None
+            read = width if config.hidden_head else config.features
+            self.head = nn.Linear(read, config.classes) if config.classes else None
+            self.head_dist = nn.Linear(read, config.classes) if config.classes and config.distillation else None
         self.to_empty(device=torch.get_default_device())
         draw_first_weights(self, config.layer_scale, generator)
+        if config.positions == "sincos-2d":
+            self.pos_embed = self._sincos(self.layout()).to(self.patch_embed.proj.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each image: (batch, channels, image_height, image_width) -> (batch, classes).
@@ -70,9 +91,10 @@ class VisionTransformer(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Tokens after the last block, (batch, tokens, width); normalised, unless pooling comes first."""
-        sequence = self.tokens(images)
+        sequence = self.norm_pre(self.tokens(images))
+        place = self._place(self.layout(*images.shape[-2:]), images.device)
         for block in self.blocks:
-            sequence = block(sequence)
+            sequence = block(sequence, place)
         return self.norm(sequence)
 
     def tokens(self, images: Tensor) -> Tensor:
@@ -80,27 +102,41 @@ class VisionTransformer(nn.Module):
         self._check(images)
         layout = self.layout(*images.shape[-2:])
         patches = self.patch_embed(images)  # (batch, patches, width)
-        prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        prefix = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
         sequence = torch.cat([*(token.expand(len(images), -1, -1) for token in prefix), patches], dim=1)
-        if self.pos_embed is not None:
-            made_for = (self.config.rows, self.config.columns)
-            grid = (layout.rows, layout.columns)
-            sequence = sequence + resample_positions(self.pos_embed, made_for, grid, layout.prefix)
+        positions = self._positions(layout)
+        if positions is not None:
+            sequence = sequence + positions
         return self.pos_drop(sequence)
 
     def read_out(self, sequence: Tensor) -> Tensor:
-        """One vector for each image, (batch, tokens, width) -> (batch, width), normalised. Equation 4.
+        """One vector for each image, (batch, tokens, width) -> (batch, features), normalised. Equation 4.
 
-        `class`: the class token. `mean`: the mean of the patch tokens; prefix tokens are not counted.
+        `class`: the class token. `mean`: the mean of the patch tokens; prefix tokens are not counted. `class+mean`:
+        one behind the other. `map`: what a learned query gathers from the patch tokens. With distillation there are
+        two vectors for each image, (batch, 2, width): of the class token and of the distillation token.
         """
-        if self.config.pooling == "class":
-            pooled = sequence[:, 0]
-        else:
-            pooled = sequence[:, self.config.prefix :].mean(dim=1)
-        return self.fc_norm(pooled)
+        if self.attn_pool is not None:
+            return self.fc_norm(self.attn_pool(sequence[:, self.config.prefix :]))
+        if self.config.distillation:
+            return self.fc_norm(sequence[:, :2])
+        pooled = []
+        if "class" in self.config.pooling:
+            pooled.append(sequence[:, 0])
+        if "mean" in self.config.pooling:
+            pooled.append(sequence[:, self.config.prefix :].mean(dim=1))
+        return self.fc_norm(torch.cat(pooled, dim=-1))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits, (batch, width) -> (batch, classes); through a hidden tanh layer before, in pre-training."""
+        """Logits, (batch, features) -> (batch, classes); through a hidden tanh layer before, in pre-training.
+
+        With distillation the mean of both heads' logits; without any head the mean of both vectors.
+        """
+        if self.config.distillation:
+            both = features.unbind(dim=1)  # class token, distillation token: each (batch, width)
+            if self.head is not None and self.head_dist is not None:
+                both = self.head(both[0]), self.head_dist(both[1])
+            return (both[0] + both[1]) / 2
         if self.head is None:
             return features
         if self.pre_logits is not None:
@@ -131,6 +167,43 @@ class VisionTransformer(nn.Module):
             class_token=0 if config.class_token else None,
         )
 
+    def _make_position_tables(self) -> None:
+        config, width = self.config, self.config.width
+        if config.positions == "sincos-2d":
+            self.register_buffer("pos_embed", None)  # filled once all weights have a place
+        else:
+            self.pos_embed = _tokens(config.tokens if config.positions == "learned" else 0, width)
+        if config.positions == "learned-2d":
+            self.pos_embed_rows = nn.Parameter(torch.empty(1, config.rows, width // 2))
+            self.pos_embed_columns = nn.Parameter(torch.empty(1, config.columns, width // 2))
+
+    def _positions(self, layout: TokenLayout) -> Tensor | None:
+        """What equation 1 adds, (1, tokens, width); None for positions of another kind, and for none."""
+        made_for, grid = (self.config.rows, self.config.columns), (layout.rows, layout.columns)
+        rule = self.config.resampling
+        if self.config.positions == "learned-2d":
+            rows = resample_positions(self.pos_embed_rows, (made_for[0], 1), (grid[0], 1), 0, rule)
+            columns = resample_positions(self.pos_embed_columns, (1, made_for[1]), (1, grid[1]), 0, rule)
+            down, across = rows.repeat_interleave(grid[1], dim=1), columns.repeat(1, grid[0], 1)
+            return F.pad(torch.cat([down, across], dim=-1), (0, 0, layout.prefix, 0))  # prefix tokens have no place
+        if self.config.positions == "sincos-2d" and grid != made_for:
+            return self._sincos(layout).to(self.pos_embed)
+        if self.pos_embed is None:
+            return None
+        return resample_positions(self.pos_embed, made_for, grid, layout.prefix, rule)
+
+    def _sincos(self, layout: TokenLayout) -> Tensor:
+        """Fixed positions of patches, none of the tokens before them: (1, tokens, width)."""
+        table = sincos_positions(layout.rows, layout.columns, self.config.width)
+        return F.pad(table[None], (0, 0, layout.prefix, 0))
+
+    def _place(self, layout: TokenLayout, device: torch.device) -> Place:
+        """Where the tokens lie, for blocks whose attention asks."""
+        config = self.config
+        if config.positions != "rope":
+            return Place(layout, None)
+        return Place(layout, rotation(layout.rows, layout.columns, config.head_dim, config.rope_base).to(device))
+
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != self.config.channels:
             raise ShapeError(
@@ -139,17 +212,49 @@ class VisionTransformer(nn.Module):
             )
 
 
+class Place(NamedTuple):
+    """Where the tokens of one forward pass lie: which is which, and the turn of each, where positions are turns."""
+
+    layout: TokenLayout
+    rotation: Tensor | None
+
+
 class PatchEmbedding(nn.Module):
-    """x_p E: one linear map of each patch's pixels, patches in rows. Part of equation 1."""
+    """x_p E: one linear map of each patch, patches in rows. Part of equation 1.
+
+    A patch is pixels, or a piece of a ResNet's feature map (section 3.1, hybrid architecture).
+    """
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        size = config.patch_size
-        self.proj = nn.Conv2d(config.channels, config.width, size, stride=size, bias=config.patch_bias)
+        channels, kernel, width = config.stem_channels, config.patch_kernel, config.width
+        has_stem = config.stem is not None
+        self.backbone = ResNetStem(config.stem or (), config.stem_width, config.channels) if has_stem else nn.Identity()
+        self.pixel_norm = PixelNorm(config) if config.patch_norms else nn.Identity()
+        self.proj = nn.Conv2d(channels, width, kernel, stride=kernel, bias=config.patch_bias)
+        self.norm = _norm(config) if config.patch_norms else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, image_height, image_width) -> (batch, patches, width)."""
-        return self.proj(images).flatten(2).transpose(1, 2)
+        return self.norm(self.proj(self.pixel_norm(self.backbone(images))).flatten(2).transpose(1, 2))
+
+
+class PixelNorm(nn.LayerNorm):
+    """A LayerNorm over the pixels of each patch, the image left in its shape. Source: vit-pytorch."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__(config.channels * math.prod(config.patch_size), eps=config.norm_eps)
+        self.patch_size = config.patch_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, channels, image_height, image_width) -> the same shape."""
+        height, width = self.patch_size
+        cut = images.unflatten(3, (-1, width)).unflatten(
+            2, (-1, height)
+        )
+        patches = cut.permute(0, 2, 4, 1, 3, 5)  # (batch, rows, columns, channels, height, width)
+        normed = super().forward(patches.flatten(3)).view(patches.shape)
+        return normed.permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
 
 
 class Block(nn.Module):
@@ -157,17 +262,17 @@ class Block(nn.Module):
 
     def __init__(self, config: ViTConfig, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm1 = _norm(config)
         self.attn = Attention(config)
         self.ls1 = _layer_scale(config)
-        self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.mlp = Mlp(config)
+        self.norm2 = _norm(config)
+        self.mlp = mlp(config)
         self.ls2 = _layer_scale(config)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, sequence: Tensor) -> Tensor:
+    def forward(self, sequence: Tensor, place: Place) -> Tensor:
         """(batch, tokens, width) -> the same shape."""
-        sequence = sequence + self.drop_path(self.ls1(self.attn(self.norm1(sequence))))
+        sequence = sequence + self.drop_path(self.ls1(self.attn(self.norm1(sequence), place)))
         return sequence + self.drop_path(self.ls2(self.mlp(self.norm2(sequence))))
 
 
@@ -176,31 +281,51 @@ class Attention(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.width, config.width)
+        heads, width = config.heads, config.all_heads
+        self.config = config
+        self.qkv = nn.Linear(config.width, 3 * width, bias=config.qkv_bias)
+        self.q_norm = nn.LayerNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.proj = nn.Linear(width, config.width)
         self.proj_drop = nn.Dropout(config.dropout)
+        if config.positions == "relative":
+            self.relative_keys = nn.Parameter(torch.empty(2 * config.tokens - 1, width))
+        if config.positions == "relative-bias":
+            offsets = (2 * config.rows - 1) * (2 * config.columns - 1) + 3 * (config.prefix > 0)
+            self.relative_position_bias_table = nn.Parameter(torch.empty(offsets, heads))
 
-    def forward(self, sequence: Tensor) -> Tensor:
+    def forward(self, sequence: Tensor, place: Place) -> Tensor:
         """(batch, tokens, width) -> the same shape."""
-        split = self.qkv(sequence).unflatten(-1, (3, self.heads, -1))  # (batch, tokens, 3, heads, head_dim)
+        split = self.qkv(sequence).unflatten(-1, (3, self.config.heads, -1))  # (batch, tokens, 3, heads, head_dim)
         queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, head_dim)
-        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        queries, keys = self.q_norm(queries), self.k_norm(keys)
+        if place.rotation is not None:
+            prefix = place.layout.prefix
+            queries, keys = rotate(queries, place.rotation, prefix), rotate(keys, place.rotation, prefix)
+        bias = self._bias(queries, place.layout)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
 
-
-class Mlp(nn.Module):
-    """Two dense layers with an exact GELU between them. The paper's code has GELU's tanh approximation."""
-
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(config.width, config.mlp_width)
-        self.fc2 = nn.Linear(config.mlp_width, config.width)
-        self.drop = nn.Dropout(config.dropout)
-
-    def forward(self, sequence: Tensor) -> Tensor:
-        """(batch, tokens, width) -> the same shape."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(sequence)))))
+    def _bias(self, queries: Tensor, layout: TokenLayout) -> Tensor | None:
+        """What relative positions add to the scores, (batch or 1, heads, queries, keys)."""
+        config = self.config
+        made_for, grid = (config.rows, config.columns), (layout.rows, layout.columns)
+        if config.positions == "relative-bias":
+            table = resample_offsets(self.relative_position_bias_table, made_for, grid, layout.prefix)
+            offsets = patch_offsets(*grid, layout.prefix).to(table.device)  # (queries, keys)
+            scores = table[offsets.flatten()].unflatten(0, offsets.shape)  # (queries, keys, heads)
+            return scores.permute(2, 0, 1)[None].to(queries.dtype)
+        if config.positions == "relative":
+            if grid != made_for:
+                raise ShapeError(
+                    f"the image has {grid[0]} x {grid[1]} patches; keys for distances along the sequence were learned "
+                    f"for {made_for[0]} x {made_for[1]} and have no meaning elsewhere; resize the image"
+                )
+            offsets = sequence_offsets(layout.tokens).to(queries.device)  # (queries, keys)
+            keys = self.relative_keys.unflatten(-1, (config.heads, -1)).transpose(0, 1)  # (heads, offsets, head_dim)
+            scores = queries @ keys.transpose(-1, -2) / math.sqrt(config.head_dim)  # (batch, heads, queries, offsets)
+            return scores.gather(-1, offsets.expand(*scores.shape[:2], -1, -1))
+        return None
 
 
 class LayerScale(nn.Module):
@@ -231,6 +356,15 @@ class DropPath(nn.Module):
             return branch
         kept = branch.new_empty(len(branch), 1, 1).bernoulli_(1 - self.rate)
         return branch * kept / (1 - self.rate)
+
+
+def _norm(config: ViTConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.width, eps=config.norm_eps)
+
+
+def _tokens(count: int, width: int) -> nn.Parameter | None:
+    """So many learned tokens, (1, count, width)."""
+    return nn.Parameter(torch.empty(1, int(count), width)) if count else None
 
 
 def _layer_scale(config: ViTConfig) -> nn.Module:

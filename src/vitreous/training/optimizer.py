@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitreous.model.first_weights import TOKENS_AND_POSITIONS
 from vitreous.training.config import Optim
-
-_TOKENS_AND_POSITIONS = ("cls_token", "reg_token", "pos_embed")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -21,7 +20,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     decayed: list[Tensor] = []
     kept: list[Tensor] = []
     for name, weight in model.named_parameters():
-        is_kept = weight.ndim < 2 or name.rsplit(".", 1)[-1] in _TOKENS_AND_POSITIONS
+        is_kept = weight.ndim < 2 or name.rsplit(".", 1)[-1] in TOKENS_AND_POSITIONS
         (kept if is_kept else decayed).append(weight)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
 

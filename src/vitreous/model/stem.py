@@ -1,0 +1,167 @@
+"""A ResNet that reads the image before the Transformer does (hybrids, section 3.1), or without one: the paper's CNN.
+
+    root     7x7 convolution at stride 2, GroupNorm, ReLU, 3x3 maximum at stride 2
+    stage    units; the first of each stage but the first halves the map, every stage doubles its channels
+    unit     relu(x + n3(c3(relu(n2(c2(relu(n1(c1(x)))))))),  c1 and c3 1x1, c2 3x3 with the unit's stride
+
+It is BiT's ResNet (Kolesnikov et al. 2020, arXiv 1912.11370), but with norms after convolutions, as the paper's code
+has it. Parameters have timm's names. Two things trained weights depend on: convolutions standardise their weights,
+and maps are padded as TensorFlow's SAME does, an odd row or column of zeros at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_GROUPS = 32
+_NORM_EPS = 1e-6
+_WEIGHT_EPS = 1e-5
+_EXPANSION = 4
+
+
+class ResNetStem(nn.Module):
+    """The feature map of images; see the head of this file.
+
+    Stage `i` counts from 0 and gives 4 * width * 2**i channels; the map is 4 * 2**i times smaller than the image,
+    rounded up. Without stages it is the root's: `width` channels, 4 times smaller. There is no head and no last norm:
+    the mean over the map and a linear layer make it the classifier that the paper compares with.
+
+    Args:
+        blocks: units in each stage, such as (3, 4, 6, 3) for ResNet-50; () for the root alone.
+        width: channels of the root, 64 in the paper. Norms have 32 groups, and so the paper's widths are multiples
+            of 32; of another number of channels as many groups as divide both.
+        channels: of the image.
+
+    Source: google-research/vision_transformer, `vit_jax/models_resnet.py`. timm's copy has other small constants
+    (1e-8 in the weights' variance, 1e-5 in the norms'), which moves a feature by about 1e-5 of its size.
+    """
+
+    def __init__(self, blocks: Sequence[int], width: int = 64, channels: int = 3) -> None:
+        super().__init__()
+        root = Root(width, channels)
+        if blocks:
+            self.stem = root
+        else:  # timm's names for a root alone
+            self.conv, self.norm = root.conv, root.norm
+        self.stages = nn.ModuleList()
+        inputs = width
+        for stage, units in enumerate(blocks):
+            self.stages.append(Stage(inputs, width * 2**stage, units, stride=2 if stage else 1))
+            inputs = width * 2**stage * _EXPANSION
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, channels, image_height, image_width) -> (batch, channels of the last stage, rows, columns)."""
+        if not self.stages:
+            return _root(images, self.conv, self.norm)
+        features = self.stem(images)
+        for stage in self.stages:
+            features = stage(features)
+        return features
+
+
+class Root(nn.Module):
+    """What comes before the stages: the image at a quarter of its size."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.conv = StandardisedConv(channels, width, 7, stride=2)
+        self.norm = _norm(width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, channels, image_height, image_width) -> (batch, width, rows, columns)."""
+        return _root(images, self.conv, self.norm)
+
+
+class Stage(nn.Module):
+    """Units of one width; the first may halve the map."""
+
+    def __init__(self, inputs: int, middle: int, units: int, stride: int) -> None:
+        super().__init__()
+        outputs = middle * _EXPANSION
+        first = Unit(inputs, middle, stride)
+        self.blocks = nn.Sequential(first, *(Unit(outputs, middle, stride=1) for _ in range(units - 1)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride)."""
+        return self.blocks(features)
+
+
+class Unit(nn.Module):
+    """A bottleneck: fewer channels, a 3x3 convolution among these, four times as many channels, added to the input."""
+
+    def __init__(self, inputs: int, middle: int, stride: int) -> None:
+        super().__init__()
+        outputs = middle * _EXPANSION
+        fits = inputs == outputs and stride == 1
+        self.downsample = nn.Identity() if fits else Projection(inputs, outputs, stride)
+        self.conv1 = StandardisedConv(inputs, middle, 1)
+        self.norm1 = _norm(middle)
+        self.conv2 = StandardisedConv(middle, middle, 3, stride=stride)
+        self.norm2 = _norm(middle)
+        self.conv3 = StandardisedConv(middle, outputs, 1)
+        self.norm3 = _norm(outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride)."""
+        branch = F.relu(self.norm1(self.conv1(features)))
+        branch = F.relu(self.norm2(self.conv2(branch)))
+        branch = self.norm3(self.conv3(branch))
+        return F.relu(self.downsample(features) + branch)
+
+
+class Projection(nn.Module):
+    """Brings a unit's input to the shape of its output."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv = StandardisedConv(inputs, outputs, 1, stride=stride)
+        self.norm = _norm(outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride)."""
+        return self.norm(self.conv(features))
+
+
+class StandardisedConv(nn.Conv2d):
+    """A convolution without bias whose kernels have mean 0 and deviation 1, whatever its weights are; SAME padding.
+
+    Source: weight standardisation, Qiao et al. 2019, arXiv 1903.10520, equation 8. The small constant is added to
+    the deviation, not to the variance, as in the paper's code.
+    """
+
+    def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, side, stride=stride, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride), rounded up."""
+        kernels = self.weight.flatten(1).to(torch.promote_types(self.weight.dtype, torch.float32))  # halves underflow
+        centred = kernels - kernels.mean(dim=1, keepdim=True)  # (outputs, inputs * side * side)
+        deviation = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / math.sqrt(kernels.shape[1])
+        weight = (centred / (deviation + _WEIGHT_EPS)).to(self.weight.dtype).view_as(self.weight)
+        return F.conv2d(_pad(features, self.kernel_size[0], self.stride[0]), weight, stride=self.stride)
+
+
+def _root(images: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+    features = F.relu(norm(conv(images)))
+    return F.max_pool2d(_pad(features, 3, 2), 3, stride=2)  # nothing is below the zeros of the border after a ReLU
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels, eps=_NORM_EPS)
+
+
+def _pad(features: Tensor, side: int, stride: int) -> Tensor:
+    """Zeros around a map, so that windows of `side` at `stride` give ceil(length / stride) along each axis."""
+    (top, bottom), (left, right) = (_border(length, side, stride) for length in features.shape[-2:])
+    return F.pad(features, (left, right, top, bottom)) if top or bottom or left or right else features
+
+
+def _border(length: int, side: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after; where they cannot be equal, one more after. PyTorch's own padding is always equal."""
+    zeros = max((math.ceil(length / stride) - 1) * stride + side - length, 0)
+    return zeros // 2, zeros - zeros // 2
