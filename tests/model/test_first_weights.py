@@ -103,6 +103,7 @@ def test_what_the_paper_has_not_starts_as_its_nearest_kin() -> None:
     root = weights["patch_embed.backbone.stem.conv.weight"]
     assert root.std().item() == pytest.approx(1 / math.sqrt(3 * 7 * 7), rel=0.05)
     assert (weights["patch_embed.backbone.stem.norm.weight"] == 1).all()
+    assert not weights["patch_embed.backbone.stages.0.blocks.0.norm3.weight"].any()  # as Google's code starts it
     assert weights["attn_pool.latent"].std().item() == pytest.approx(0.02, rel=0.3)
 
 

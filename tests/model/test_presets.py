@@ -25,6 +25,12 @@ COUNTS: list[tuple[str, dict[str, Any], int]] = [
     ("H/14", {}, 632_045_800),
     ("B/16", GAP, 86_566_120),
     ("S/16", GAP, 22_049_896),
+    ("R+Ti/16", {}, 6_337_704),
+    ("R26+S/32", {}, 36_431_912),
+    ("R26+B/32", {}, 101_383_976),
+    ("R50+B/16", {}, 98_659_112),
+    ("R50+L/32", {}, 328_994_856),
+    ("R50+L/16", {}, 316_483_624),
     ("B/16", {"image_size": (384, 384)}, 86_859_496),
     ("L/16", {"image_size": (384, 384)}, 304_715_752),
     ("L/16", {"image_size": (512, 512)}, 305_174_504),
@@ -89,3 +95,9 @@ def test_an_unknown_patch_is_refused() -> None:
 def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
     with pytest.raises(ConfigError, match="nearest are 216 and 228"):
         named_config("B/12")
+
+
+@pytest.mark.parametrize("name", ["R26+B/16", "R51+B/16", "R50+B/8", "+B/16"])
+def test_an_unknown_hybrid_is_refused_with_those_that_there_are(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"no hybrid is called|no ViT is called"):
+        named_config(name)

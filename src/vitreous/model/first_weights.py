@@ -44,6 +44,8 @@ def draw_first_weights(
             nn.init.normal_(parameter, std=_MLP_BIAS_STD, generator=generator)
         elif kind in ("cls_token", "bias") or layer in ("head", "head_dist"):
             nn.init.zeros_(parameter)
+        elif layer == "norm3" and ".stages." in name:
+            nn.init.zeros_(parameter)  # a new unit of the stem passes its input on
         elif "norm" in layer:
             nn.init.ones_(parameter)
         elif owner in ("patch_embed.proj", "pre_logits") or "conv" in layer:

@@ -17,7 +17,7 @@ def gelu_tanh(values: Tensor) -> Tensor:
 
 
 def quick_gelu(values: Tensor) -> Tensor:
-    """The Sigmoid Linear Unit x * sigmoid(1.702 x), at most 0.021 off the exact GELU. Source: the same section; OpenAI's CLIP."""
+    """GELU's approximation x * sigmoid(1.702 x), at most 0.021 off. Source: the same section; OpenAI's CLIP."""
     return values * torch.sigmoid(1.702 * values)
 
 

@@ -1,4 +1,4 @@
-"""The sizes that have names: "B/16" is size B with patches of 16 x 16 pixels."""
+"""The sizes that have names: "B/16" is size B with patches of 16 pixels a side, "R50+B/16" the same behind a ResNet."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ SIZES = {
     "H": Size(1280, 32, 16, "Dosovitskiy et al. 2021, arXiv 2010.11929, table 1"),
 }
 
+STEMS: dict[str, dict[int, tuple[tuple[int, ...], int]]] = {
+    "R": {16: ((), 32)},
+    "R26": {32: ((2, 2, 2, 2), 32)},
+    "R50": {16: ((3, 4, 9), 16), 32: ((3, 4, 6, 3), 32)},
+}
+"""Blocks of a hybrid's stem, and the pixels that a token stands for, by the name's number.
+
+At 16 ResNet-50's fourth stage is left out and its blocks are added to the third (section 3.1). "R+Ti/16" is so called
+by its authors, but its root takes 4 pixels together and its patches 8 x 8 of these: 32. Source: google-research/
+vision_transformer, `vit_jax/configs/models.py`; R50+L/16, of the paper's figure 11, is not there.
+"""
+
 PATCHES = range(8, 33)
 """Sides of a patch, in pixels, that a name may give."""
 
@@ -37,14 +49,20 @@ def named_config(name: str, **changes: Any) -> ViTConfig:
     """The architecture that papers call ViT-`name`, for images of 224 pixels and 1000 classes unless changed.
 
     Args:
-        name: size and patch side, such as "Ti/16", "S/32", "B/8" or "H/14".
+        name: size and patch side, such as "Ti/16", "S/32", "B/8" or "H/14"; of a hybrid the ResNet before it, such as
+            "R50+B/16", "R26+S/32" or "R+Ti/16".
         **changes: fields of `ViTConfig` that differ, such as `classes=10` or `image_size=(384, 384)`.
 
     Raises:
         ConfigError: if the size or the patch has no such name, or a change does not fit.
     """
-    size, patch = _parse(name)
+    resnet, plus, rest = name.rpartition("+")
+    size, patch = _parse(rest, name)
+    stem = None
+    if plus:
+        stem, patch = _stem(resnet, patch, name)
     settings = {
+        "stem": stem,
         "patch_size": [patch, patch],
         "width": SIZES[size].width,
         "depth": SIZES[size].depth,
@@ -53,8 +71,16 @@ def named_config(name: str, **changes: Any) -> ViTConfig:
     return ViTConfig.from_dict(settings | changes)
 
 
-def _parse(name: str) -> tuple[str, int]:
-    match = re.fullmatch(r"([A-Za-z]+)/(\d{1,4})", name)
+def _stem(resnet: str, patch: int, name: str) -> tuple[tuple[int, ...], int]:
+    known = STEMS.get(resnet.upper(), {})
+    if patch not in known:
+        there = ", ".join(f"{stem}+.../{number}" for stem, numbers in STEMS.items() for number in numbers)
+        raise ConfigError(f"no hybrid is called {name!r}; there are {there}; ViTConfig takes any stem")
+    return known[patch]
+
+
+def _parse(rest: str, name: str) -> tuple[str, int]:
+    match = re.fullmatch(r"([A-Za-z]+)/(\d{1,4})", rest)
     sizes = {size.lower(): size for size in SIZES}
     if match is None or match[1].lower() not in sizes:
         common = ["Ti/16", "S/16", "S/32", "B/16", "B/32", "L/16", "L/32", "H/14"]

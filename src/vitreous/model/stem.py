@@ -37,8 +37,9 @@ class ResNetStem(nn.Module):
             of 32; of another number of channels as many groups as divide both.
         channels: of the image.
 
-    Source: google-research/vision_transformer, `vit_jax/models_resnet.py`. timm's copy has other small constants
-    (1e-8 in the weights' variance, 1e-5 in the norms'), which moves a feature by about 1e-5 of its size.
+    Source: google-research/vision_transformer, `vit_jax/models_resnet.py`. timm's copy of it differs in two small
+    constants: 1e-8 on the weights' variance, where Google has 1e-5 on their deviation, and 1e-5 in the norms. Features
+    of the root move by up to 4e-5 of their root mean square; with random weights, those of ResNet-50 by up to 6e-3.
     """
 
     def __init__(self, blocks: Sequence[int], width: int = 64, channels: int = 3) -> None:
@@ -139,7 +140,7 @@ class StandardisedConv(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride), rounded up."""
-        kernels = self.weight.flatten(1).to(torch.promote_types(self.weight.dtype, torch.float32))  # halves underflow
+        kernels = self.weight.flatten(1).to(torch.promote_types(self.weight.dtype, torch.float32))  # rounded once
         centred = kernels - kernels.mean(dim=1, keepdim=True)  # (outputs, inputs * side * side)
         deviation = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / math.sqrt(kernels.shape[1])
         weight = (centred / (deviation + _WEIGHT_EPS)).to(self.weight.dtype).view_as(self.weight)
