@@ -11,6 +11,7 @@ from vitreous.errors import ConfigError
 
 Pooling = Literal["class", "mean", "class+mean", "map"]
 Positions = Literal["learned", "learned-2d", "sincos-2d", "rope", "relative", "relative-bias", "none"]
+StemConstants = Literal["google", "timm"]
 Activation = Literal["gelu", "gelu-tanh", "quick-gelu"]
 Resampling = Literal[
     "timm", "timm-npz", "open_clip", "google", "flexivit", "transformers", "transformers-registers", "siglip2",
@@ -30,6 +31,7 @@ class ViTConfig:
         stem: blocks in each stage of a ResNet before the patches, such as (3, 4, 9) for R50+ViT-B/16; () for its
             root alone, None for no ResNet (section 3.1, hybrid architecture).
         stem_width: channels that the stem's root makes.
+        stem_constants: whose small constants the stem's norms have: the paper's code's or timm's.
         patch_norms: a LayerNorm over the pixels of each patch, and one over each embedded patch, as vit-pytorch has.
         patch_bias: whether the patch embedding adds a bias, as the paper's code does.
         width: of a token.
@@ -75,6 +77,7 @@ class ViTConfig:
     channels: int = 3
     stem: tuple[int, ...] | None = None
     stem_width: int = 64
+    stem_constants: StemConstants = "google"
     patch_norms: bool = False
     patch_bias: bool = True
     width: int = 768
@@ -306,7 +309,10 @@ _FLAGS = (
     "patch_norms", "patch_bias", "qkv_bias", "qk_norm", "gated_mlp", "class_token", "distillation",
     "norm_before_blocks", "hidden_head",
 )  # fmt: skip
-_CHOICES = {"pooling": Pooling, "positions": Positions, "activation": Activation, "resampling": Resampling}
+_CHOICES = {
+    "pooling": Pooling, "positions": Positions, "activation": Activation, "resampling": Resampling,
+    "stem_constants": StemConstants,
+}  # fmt: skip
 _MOST_STAGES = 5
 
 

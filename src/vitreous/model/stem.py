@@ -13,15 +13,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 _GROUPS = 32
-_NORM_EPS = 1e-6
-_WEIGHT_EPS = 1e-5
 _EXPANSION = 4
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What keeps norms from dividing by zero.
+
+    Google's and timm's differ: features of the root move by up to 4e-5 of their root mean square; with random weights,
+    those of ResNet-50 by up to 6e-3.
+
+    Attributes:
+        group: added to the variance in every GroupNorm.
+        deviation: added to a kernel's deviation.
+        variance: added to a kernel's variance.
+    """
+
+    group: float
+    deviation: float
+    variance: float
+
+
+GOOGLE = Constants(group=1e-6, deviation=1e-5, variance=0.0)
+CONSTANTS = {"google": GOOGLE, "timm": Constants(group=1e-5, deviation=0.0, variance=1e-8)}
+"""By the setting `stem_constants`. Source: `vit_jax/models_resnet.py`; timm's `vision_transformer_hybrid.py`."""
 
 
 class ResNetStem(nn.Module):
@@ -36,15 +58,15 @@ class ResNetStem(nn.Module):
         width: channels of the root, 64 in the paper. Norms have 32 groups, and so the paper's widths are multiples
             of 32; of another number of channels as many groups as divide both.
         channels: of the image.
+        constants: whose small constants, a key of `CONSTANTS`.
 
-    Source: google-research/vision_transformer, `vit_jax/models_resnet.py`. timm's copy of it differs in two small
-    constants: 1e-8 on the weights' variance, where Google has 1e-5 on their deviation, and 1e-5 in the norms. Features
-    of the root move by up to 4e-5 of their root mean square; with random weights, those of ResNet-50 by up to 6e-3.
+    Source: google-research/vision_transformer, `vit_jax/models_resnet.py`.
     """
 
-    def __init__(self, blocks: Sequence[int], width: int = 64, channels: int = 3) -> None:
+    def __init__(self, blocks: Sequence[int], width: int = 64, channels: int = 3, constants: str = "google") -> None:
         super().__init__()
-        root = Root(width, channels)
+        small = CONSTANTS[constants]
+        root = Root(width, channels, small)
         if blocks:
             self.stem = root
         else:  # timm's names for a root alone
@@ -52,7 +74,7 @@ class ResNetStem(nn.Module):
         self.stages = nn.ModuleList()
         inputs = width
         for stage, units in enumerate(blocks):
-            self.stages.append(Stage(inputs, width * 2**stage, units, stride=2 if stage else 1))
+            self.stages.append(Stage(inputs, width * 2**stage, units, 2 if stage else 1, small))
             inputs = width * 2**stage * _EXPANSION
 
     def forward(self, images: Tensor) -> Tensor:
@@ -68,10 +90,10 @@ class ResNetStem(nn.Module):
 class Root(nn.Module):
     """What comes before the stages: the image at a quarter of its size."""
 
-    def __init__(self, width: int, channels: int) -> None:
+    def __init__(self, width: int, channels: int, small: Constants) -> None:
         super().__init__()
-        self.conv = StandardisedConv(channels, width, 7, stride=2)
-        self.norm = _norm(width)
+        self.conv = StandardisedConv(channels, width, 7, 2, small)
+        self.norm = _norm(width, small)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, image_height, image_width) -> (batch, width, rows, columns)."""
@@ -81,11 +103,11 @@ class Root(nn.Module):
 class Stage(nn.Module):
     """Units of one width; the first may halve the map."""
 
-    def __init__(self, inputs: int, middle: int, units: int, stride: int) -> None:
+    def __init__(self, inputs: int, middle: int, units: int, stride: int, small: Constants) -> None:
         super().__init__()
         outputs = middle * _EXPANSION
-        first = Unit(inputs, middle, stride)
-        self.blocks = nn.Sequential(first, *(Unit(outputs, middle, stride=1) for _ in range(units - 1)))
+        first = Unit(inputs, middle, stride, small)
+        self.blocks = nn.Sequential(first, *(Unit(outputs, middle, 1, small) for _ in range(units - 1)))
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride)."""
@@ -95,17 +117,17 @@ class Stage(nn.Module):
 class Unit(nn.Module):
     """A bottleneck: fewer channels, a 3x3 convolution among these, four times as many channels, added to the input."""
 
-    def __init__(self, inputs: int, middle: int, stride: int) -> None:
+    def __init__(self, inputs: int, middle: int, stride: int, small: Constants = GOOGLE) -> None:
         super().__init__()
         outputs = middle * _EXPANSION
         fits = inputs == outputs and stride == 1
-        self.downsample = nn.Identity() if fits else Projection(inputs, outputs, stride)
-        self.conv1 = StandardisedConv(inputs, middle, 1)
-        self.norm1 = _norm(middle)
-        self.conv2 = StandardisedConv(middle, middle, 3, stride=stride)
-        self.norm2 = _norm(middle)
-        self.conv3 = StandardisedConv(middle, outputs, 1)
-        self.norm3 = _norm(outputs)
+        self.downsample = nn.Identity() if fits else Projection(inputs, outputs, stride, small)
+        self.conv1 = StandardisedConv(inputs, middle, 1, 1, small)
+        self.norm1 = _norm(middle, small)
+        self.conv2 = StandardisedConv(middle, middle, 3, stride, small)
+        self.norm2 = _norm(middle, small)
+        self.conv3 = StandardisedConv(middle, outputs, 1, 1, small)
+        self.norm3 = _norm(outputs, small)
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride)."""
@@ -118,10 +140,10 @@ class Unit(nn.Module):
 class Projection(nn.Module):
     """Brings a unit's input to the shape of its output."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, small: Constants) -> None:
         super().__init__()
-        self.conv = StandardisedConv(inputs, outputs, 1, stride=stride)
-        self.norm = _norm(outputs)
+        self.conv = StandardisedConv(inputs, outputs, 1, stride, small)
+        self.norm = _norm(outputs, small)
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride)."""
@@ -131,19 +153,21 @@ class Projection(nn.Module):
 class StandardisedConv(nn.Conv2d):
     """A convolution without bias whose kernels have mean 0 and deviation 1, whatever its weights are; SAME padding.
 
-    Source: weight standardisation, Qiao et al. 2019, arXiv 1903.10520, equation 8. The small constant is added to
-    the deviation, not to the variance, as in the paper's code.
+    Source: weight standardisation, Qiao et al. 2019, arXiv 1903.10520, equation 8.
     """
 
-    def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1, small: Constants = GOOGLE) -> None:
         super().__init__(inputs, outputs, side, stride=stride, bias=False)
+        self.small = small
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride), rounded up."""
         kernels = self.weight.flatten(1).to(torch.promote_types(self.weight.dtype, torch.float32))  # rounded once
         centred = kernels - kernels.mean(dim=1, keepdim=True)  # (outputs, inputs * side * side)
         deviation = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / math.sqrt(kernels.shape[1])
-        weight = (centred / (deviation + _WEIGHT_EPS)).to(self.weight.dtype).view_as(self.weight)
+        if self.small.variance:  # a root of 0 would have no slope
+            deviation = torch.sqrt(deviation * deviation + self.small.variance)
+        weight = (centred / (deviation + self.small.deviation)).to(self.weight.dtype).view_as(self.weight)
         return F.conv2d(_pad(features, self.kernel_size[0], self.stride[0]), weight, stride=self.stride)
 
 
@@ -152,8 +176,8 @@ def _root(images: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     return F.max_pool2d(_pad(features, 3, 2), 3, stride=2)  # nothing is below the zeros of the border after a ReLU
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels, eps=_NORM_EPS)
+def _norm(channels: int, small: Constants) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels, eps=small.group)
 
 
 def _pad(features: Tensor, side: int, stride: int) -> Tensor:

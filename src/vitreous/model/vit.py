@@ -228,8 +228,9 @@ class PatchEmbedding(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         channels, kernel, width = config.stem_channels, config.patch_kernel, config.width
-        has_stem = config.stem is not None
-        self.backbone = ResNetStem(config.stem or (), config.stem_width, config.channels) if has_stem else nn.Identity()
+        self.backbone: nn.Module = nn.Identity()
+        if config.stem is not None:
+            self.backbone = ResNetStem(config.stem, config.stem_width, config.channels, config.stem_constants)
         self.pixel_norm = PixelNorm(config) if config.patch_norms else nn.Identity()
         self.proj = nn.Conv2d(channels, width, kernel, stride=kernel, bias=config.patch_bias)
         self.norm = _norm(config) if config.patch_norms else nn.Identity()
@@ -249,9 +250,7 @@ class PixelNorm(nn.LayerNorm):
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, image_height, image_width) -> the same shape."""
         height, width = self.patch_size
-        cut = images.unflatten(3, (-1, width)).unflatten(
-            2, (-1, height)
-        )
+        cut = images.unflatten(3, (-1, width)).unflatten(2, (-1, height))
         patches = cut.permute(0, 2, 4, 1, 3, 5)  # (batch, rows, columns, channels, height, width)
         normed = super().forward(patches.flatten(3)).view(patches.shape)
         return normed.permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
