@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vitreous.capture.operator import AttentionOperator as AttentionOperator
     from vitreous.capture.watch import watch_attention as watch_attention
+    from vitreous.checkpoints.convert import convert as convert
+    from vitreous.checkpoints.saving import save as save
     from vitreous.checkpoints.sources import load as load
-    from vitreous.checkpoints.sources import save as save
     from vitreous.errors import VitreousError as VitreousError
     from vitreous.inspecting.inspector import inspect_model as inspect_model
     from vitreous.inspection import Inspection as Inspection
@@ -35,9 +36,10 @@ _HOME = {
     "ViTConfig": "vitreous.model.config",
     "VisionTransformer": "vitreous.model.vit",
     "VitreousError": "vitreous.errors",
+    "convert": "vitreous.checkpoints.convert",
     "inspect_model": "vitreous.inspecting.inspector",
     "load": "vitreous.checkpoints.sources",
-    "save": "vitreous.checkpoints.sources",
+    "save": "vitreous.checkpoints.saving",
     "train": "vitreous.training.loop",
     "watch_attention": "vitreous.capture.watch",
     "write_comparison": "vitreous.pages.comparison",

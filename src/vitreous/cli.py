@@ -1,4 +1,4 @@
-"""The command line: each command parses, calls one public function, prints.
+"""The command line: reads it, runs one of `commands`, and says in one to three lines what went wrong.
 
 Results go to standard output, progress to standard error. Exit codes: 0 done, 2 usage or configuration, 3 bad input
 file, 4 cannot write, 5 incompatible checkpoint or model, 6 numbers became NaN, 7 a worker process was lost, 130 and 143
@@ -9,278 +9,19 @@ quick.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import Annotated, Any, Union
 
 import tyro
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import subcommand
 
 from vitreous import __version__
-from vitreous.errors import ConfigError, VitreousError
+from vitreous.commands.inspecting import Inspect
+from vitreous.commands.models import Convert, Describe
+from vitreous.commands.training import Evaluate, Predict, Train, started_from
+from vitreous.errors import VitreousError
 from vitreous.interrupts import Terminated, stopped_by_signals
-from vitreous.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from vitreous.data.gather import Pictures
-    from vitreous.inspection import Inspection
-
-
-Model = Annotated[Positional[str], arg(metavar="MODEL")]
-Images = Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGES ...")]
-File = Annotated[Path | None, arg(metavar="PATH")]
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a Vision Transformer; leaves the model, its settings and its metrics in one folder."""
-
-    out: Path
-    """Folder of the run: model/, config.yaml, metrics.jsonl."""
-    config: Annotated[TrainConfig, arg(name="")] = field(default_factory=TrainConfig)
-    preset: str = "digits"
-    """Name of a recipe, or a YAML file with settings; the options below change single ones."""
-
-    def run(self) -> None:
-        """Trains and says how well the model does."""
-        from vitreous.training.loop import train
-
-        result = train(self.config, self.out)
-        evaluation = result.evaluation
-        right = round(evaluation.top1 * evaluation.images)
-        print(
-            f"{right} of {evaluation.images} test images right ({evaluation.top1:.1%}), "
-            f"trained in {result.seconds:.0f} s\nmodel: {result.model}"
-        )
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Measure a model's accuracy on a labelled data set."""
-
-    model: Model
-    """A folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
-    data: Annotated[Positional[str], arg(metavar="DATA")]
-    """A folder with a folder for each class, a parquet file, or digits."""
-    batch_size: int = 64
-    """Images in a forward pass."""
-    json: bool = False
-    """Print one JSON object."""
-
-    def run(self) -> None:
-        """Evaluates and prints."""
-        from vitreous.checkpoints.sources import open_model
-        from vitreous.data.datasets import open_dataset
-        from vitreous.data.images import shown
-        from vitreous.training.evaluate import evaluate
-
-        data = open_dataset(self.data)
-        found = evaluate(open_model(self.model), data, batch_size=self.batch_size, progress=True)
-        if self.json:
-            _print_json(found.to_dict())
-            return
-        print(f"top-1  {found.top1:7.2%}\ntop-5  {found.top5:7.2%}\nloss   {found.loss:7.3f} nats")
-        print(f"over {found.images} images of {self.data}; by class:")
-        for name, share in zip(found.class_names, found.per_class.tolist(), strict=True):
-            print(f"  {share:7.2%}  {shown(name)}" if share == share else f"        -  {shown(name)}")
-
-
-@dataclass(frozen=True)
-class Predict:
-    """Say what a model takes images for."""
-
-    model: Model
-    """A folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
-    images: Images
-    """Image files and folders, a parquet file, or digits."""
-    top: int = 5
-    """Classes to list for each image."""
-    json: bool = False
-    """Print one JSON object for each image."""
-
-    def run(self) -> None:
-        """Predicts and prints."""
-        from vitreous.checkpoints.sources import open_model
-        from vitreous.data.gather import gather_pictures
-        from vitreous.data.images import shown
-        from vitreous.training.predict import predict
-
-        pictures = gather_pictures(self.images)
-        for prediction in predict(open_model(self.model), pictures, top=self.top, progress=True):
-            classes = [{"class": name, "probability": share} for name, share in prediction.classes]
-            if self.json:
-                _print_json({"image": prediction.image, "predictions": classes})
-            else:
-                print(prediction.image)
-                for name, share in prediction.classes:
-                    print(f"  {share:7.2%}  {shown(name)}")
-
-
-@dataclass(frozen=True)
-class Inspect:
-    """Look inside models: where attention goes, how far each head looks, what positions and filters are.
-
-    Several models, or RUN/checkpoints of a training run, give one page that compares them. A run that was interrupted
-    goes on when the same command is given again. `torchrun --nproc-per-node 2 -m vitreous inspect ...` shares the
-    images among processes.
-    """
-
-    words: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL ... IMAGES ...")]
-    """One model or several, each a folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function; then
-    image files and folders, a parquet file, or digits."""
-    out: Path = Path("report.html")
-    """The report, one HTML file."""
-    json: File = None
-    """Every number, as one JSON file; of several models a list."""
-    save: File = None
-    """The inspection itself, one safetensors file that `Inspection.load` reads; of several models one each."""
-    figures: File = None
-    """A folder for the figures, each as PDF and PNG."""
-    most: int = 128
-    """Look at so many images at most, evenly spaced; the paper averages over 128."""
-    all: bool = False
-    """Look at all images, however many there are."""
-    shown: int = 8
-    """Images to show in the report."""
-    batch_size: int = 16
-    """Images in a forward pass."""
-    device: str = "auto"
-    """Where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1."""
-    workers: int | None = None
-    """Processes that decode images ahead of the model; left out, as many as are worth it. 0 decodes in between."""
-    strict: bool = False
-    """Stop at the first image that cannot be read. Without it such images are left out and listed in skipped.tsv."""
-    sizes: Literal["resize", "group"] = "resize"
-    """resize: all images become as large as the model was made for. group: each keeps its own size, cut to whole
-    patches, and each size has its own numbers, for one model that takes any size."""
-    flow: int | None = None
-    """Also attention flow of the images shown, through the last so many layers; 0 takes all layers."""
-    flow_heads: str = "mean"
-    """How heads become one for the flow: mean, max, min, or the index of a head."""
-    flow_top_k: int | None = None
-    """Leave each query only its so many strongest keys in the flow."""
-
-    def run(self) -> None:
-        """Inspects, writes the page, prints a summary."""
-        from vitreous.atomic import check_writable, write_atomically
-        from vitreous.checkpoints.words import split_models
-        from vitreous.compared import check_number
-        from vitreous.data.gather import gather_pictures
-        from vitreous.inspecting.partial import delete_partial
-        from vitreous.inspecting.ranks import joined_ranks
-        from vitreous.summaries import count, table
-
-        try:
-            import vitreous.pages.comparison  # noqa: F401 - before the work, not after it
-        except ImportError as missing:
-            raise ConfigError(str(missing)) from missing
-
-        models, sources = split_models(self.words)
-        check_number(models)
-        if self.sizes == "group" and len(models) > 1:
-            raise ConfigError(f"sizes group is for one model, but {len(models)} were named; look at them one by one")
-        skipped = self.out.with_name("skipped.tsv")
-        numbers = [f".{n}" for n in range(1, len(models) + 1)] if len(models) > 1 else [""]
-        partials = [self.out.with_name(f"{self.out.name}{number}.partial") for number in numbers]
-        outputs = [path for path in (self.out, self.json, self.save, skipped, *partials) if path is not None]
-        for path in (*outputs, *([self.figures / "figure.pdf"] if self.figures else [])):
-            check_writable(path)
-        pictures = gather_pictures(sources)
-        _check_different(outputs, (*sources, *pictures.names))
-        chosen = pictures if self.all else pictures.spread(self.most)
-        with joined_ranks() as rank:
-            found = [self._inspect(model, chosen, partial) for model, partial in zip(models, partials, strict=True)]
-        if rank:
-            return
-        inspections = [inspection for of_model in found for inspection in of_model]
-        left_out = list(dict.fromkeys(row for inspection in inspections for row in inspection.skipped))
-        if left_out or skipped.exists():  # an earlier run's list is replaced, if only by an empty one
-            write_atomically(skipped, table(("image", "cause"), left_out))
-        self._write(inspections, len(pictures))
-        for partial in partials:
-            delete_partial(partial)
-        if left_out:
-            print(f"skipped: {count(len(left_out), 'image')} that cannot be read, listed in {skipped}")
-
-    def _inspect(self, model: str, pictures: Pictures, partial: Path) -> list[Inspection]:
-        from vitreous.checkpoints.sources import open_model
-        from vitreous.data.images import shown
-        from vitreous.inspecting.inspector import inspect_model
-        from vitreous.inspecting.ranks import device_of_this_process
-        from vitreous.inspecting.sizes import inspect_sizes
-
-        loaded = open_model(model)
-        loaded.model.to(device_of_this_process(self.device))
-        options: dict[str, Any] = {
-            "batch_size": self.batch_size, "shown": self.shown, "preprocess": loaded.preprocess, "name": loaded.name,
-            "class_names": loaded.class_names, "workers": self.workers, "strict": self.strict, "resume": partial,
-            "flow": self._flow(), "progress": f"inspecting {shown(loaded.name)[:40]}",
-        }  # fmt: skip
-        if self.sizes == "group":
-            return inspect_sizes(loaded.model, pictures, **options)
-        return [inspect_model(loaded.model, pictures, **options)]
-
-    def _flow(self) -> dict[str, Any] | None:
-        """Options of `attention_flow`; None where no flow was asked for."""
-        if self.flow is None:
-            return None
-        layers = slice(-self.flow or None, None)
-        heads = int(self.flow_heads) if self.flow_heads.isdecimal() else self.flow_heads
-        return {"layers": layers, "heads": heads, "top_k": self.flow_top_k}
-
-    def _write(self, inspections: list[Inspection], available: int) -> None:
-        """All that was asked for."""
-        from vitreous.atomic import write_atomically
-        from vitreous.compared import compare
-        from vitreous.figures.comparison import write_comparison_figures
-        from vitreous.figures.files import write_figures
-        from vitreous.pages.comparison import write_comparison
-        from vitreous.pages.report import write_report
-        from vitreous.summaries import comparison, summary
-
-        first, several = inspections[0], len(inspections) > 1
-        if self.json is not None:
-            plain = [inspection.to_dict() for inspection in inspections]
-            write_atomically(self.json, json.dumps(plain if several else plain[0]))
-        for number, inspection in enumerate(inspections if self.save is not None else (), 1):
-            assert self.save is not None
-            inspection.save(self.save.with_stem(f"{self.save.stem}-{number}") if several else self.save)
-        if several:
-            compared = compare(inspections)
-            if self.figures is not None:
-                write_comparison_figures(compared, self.figures)
-            write_comparison(inspections, self.out)
-            print(comparison(compared.inspections))
-        else:
-            if self.figures is not None:
-                write_figures(first, self.figures)
-            write_report(first, self.out)
-            print(summary(first, available))
-        print(f"{'comparison' if several else 'report'}: {self.out}")
-
-
-@dataclass(frozen=True)
-class Describe:
-    """Say what a model file holds and how it was read: architecture, preprocessing, each decision and its reason."""
-
-    model: Model
-    """A folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
-    json: bool = False
-    """Print one JSON object."""
-
-    def run(self) -> None:
-        """Describes and prints."""
-        from vitreous.checkpoints.sources import describe
-        from vitreous.summaries import description
-
-        described = describe(self.model)
-        if self.json:
-            _print_json(described)
-        else:
-            print(description(described))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -323,29 +64,10 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _check_different(outputs: list[Path], images: tuple[str, ...]) -> None:
-    """Raises ConfigError if two results, or a result and an image, are the same file."""
-    places = [path.resolve() for path in outputs]
-    if len(set(places)) < len(places):
-        raise ConfigError("two results are to be written to the same file; give each its own name")
-    there = {(status.st_dev, status.st_ino): path for path in outputs if (status := _status(path))}
-    for image in images if there else ():
-        status = _status(Path(image))
-        if status and (status.st_dev, status.st_ino) in there:
-            raise ConfigError(f"{image} is one of the images and would be replaced; choose another name")
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except (OSError, ValueError):
-        return None
-
-
 def _parse(arguments: list[str]) -> Any:
     """The command that the arguments spell, `train` over the preset that they name."""
     if arguments[:1] == ["train"]:
-        started = Train(tyro.MISSING, _preset(arguments))
+        started = Train(tyro.MISSING, started_from(arguments))
         return tyro.cli(Train, prog="vitreous train", args=arguments[1:], default=started)
     commands = Union[  # noqa: UP007 (the members are values)
         Annotated[Train, subcommand("train")],
@@ -353,28 +75,7 @@ def _parse(arguments: list[str]) -> Any:
         Annotated[Predict, subcommand("predict")],
         Annotated[Inspect, subcommand("inspect")],
         Annotated[Describe, subcommand("describe")],
+        Annotated[Convert, subcommand("convert")],
     ]
     words = "Trains, loads and looks inside Vision Transformers. --version says which; --debug shows tracebacks."
     return tyro.cli(commands, prog="vitreous", description=words, args=arguments)
-
-
-def _preset(arguments: list[str]) -> TrainConfig:
-    """The settings to start from: those of the recipe or file behind `--preset`, else of the first recipe."""
-    from vitreous.training.recipes import PRESETS
-    from vitreous.training.settings_file import read_config
-
-    name = Train.preset
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == "--preset":
-            name = following
-        elif argument.startswith("--preset="):
-            name = argument.removeprefix("--preset=")
-    if name in PRESETS:
-        return PRESETS[name]()
-    if Path(name).suffix in (".yaml", ".yml"):
-        return read_config(Path(name))
-    raise ConfigError(f"{name!r} is no preset; choose {' or '.join(PRESETS)}, or give a .yaml file")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, allow_nan=False))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vitreous.data.images import shown
 from vitreous.inspection import Inspection
+
+if TYPE_CHECKING:
+    from vitreous.checkpoints.convert import Conversion
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -58,6 +64,16 @@ def count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def conversion(done: Conversion, out: Path, to: str) -> str:
+    """What `convert` wrote, how it was checked, and what was guessed on the way."""
+    written = done.written
+    lines = [f"{written.name} ({written.kind}) -> {out} ({to})", *done.remarks]
+    lines += [f"? {note}" for note in written.notes]
+    if written.notes:
+        lines.append("? marks what nothing in the source says; settle it with --set NAME=VALUE")
+    return "\n".join(map(shown, lines))
+
+
 def description(described: Mapping[str, Any]) -> str:
     """What `describe` found, in lines."""
     lines = [
@@ -72,9 +88,45 @@ def description(described: Mapping[str, Any]) -> str:
     if described["class_names"]:
         names = described["class_names"]
         lines.append(f"classes: {len(names)} ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})")
+    if described["keys"]:
+        lines += _keys(described["keys"])
     if described["decisions"]:
         lines.append("decisions (? marks a guess)")
         for decision in described["decisions"]:
             mark = "?" if decision["guessed"] else " "
             lines.append(f"{mark} {decision['setting']:20s} {decision['value']}: {decision['reason']}")
     return "\n".join(map(shown, lines))
+
+
+def _keys(keys: Mapping[str, Any]) -> list[str]:
+    """Every tensor of a file, those of all layers in one line: `N` stands for the layer."""
+    used, renamed, ignored = keys["used"], keys["renamed"], keys["ignored"]
+    counted = f"{len(used)} under our names, {len(renamed)} renamed or made, {len(ignored)} ignored"
+    lines = [f"tensors: {counted}" + (f", all behind {keys['prefix']!r}" if keys["prefix"] else "")]
+    made = [(_together(names), ours) for ours, names in renamed.items()]
+    lines += [f"  {theirs} -> {ours}{times}" for (theirs, ours), times in _alike(made)]
+    lines += [f"- {name}{times}: {reason}" for (name, reason), times in _alike(list(ignored.items()))]
+    return lines
+
+
+def _together(names: Sequence[str]) -> str:
+    """Several names as one, what they share written once: `attn.{q,k,v}.weight`."""
+    if len(names) < 2:
+        return names[0] if names else "computed"
+    start = _shared_start(names)
+    end = _shared_start([name[len(start) :][::-1] for name in names])[::-1]
+    return f"{start}{{{','.join(name[len(start) : len(name) - len(end)] for name in names)}}}{end}"
+
+
+def _shared_start(names: Sequence[str]) -> str:
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in same)
+
+
+def _alike(pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], str]]:
+    """Pairs that differ in their first number alone, once each, with how many there are."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for pair in pairs:
+        left, right = (re.sub(r"(?<![^._/])([a-z_]*)\d+(?=[./])", r"\1N", part, count=1) for part in pair)
+        groups.setdefault((left, right), []).append(pair)
+    return [(key, f"  x {len(found)}") if len(found) > 1 else (found[0], "") for key, found in groups.items()]

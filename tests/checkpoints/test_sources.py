@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import vitreous
-from vitreous.checkpoints.sources import describe, load, open_model, save
+from vitreous.checkpoints.saving import save
+from vitreous.checkpoints.sources import describe, load, open_model
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
 from vitreous.errors import CheckpointError, ConfigError, InputError
 from vitreous.model.vit import VisionTransformer
@@ -87,12 +88,12 @@ def test_only_our_own_models_are_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nothing", "is no model that vitreous knows; a model is a folder"),
+        ("nothing", "is no model that vitreous knows; a model is a weights file"),
         ("tim:vit_base", "did you mean timm:"),
         ("torchvison:vit_b_16", "did you mean torchvision:"),
         ("timm:", "timm: is not followed by a name"),
         ("timm:@random", "not followed by a name"),
-        ("", "is no model|names no architecture|config.json"),
+        ("", "model.safetensors does not exist"),
     ],
 )
 def test_a_source_of_no_known_kind_is_refused_with_the_kinds(
@@ -109,7 +110,8 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         load(tmp_path / "gone.safetensors")
     (tmp_path / "model.pth").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"is not a .safetensors file"):
+    with pytest.raises(CheckpointError, match=r"model.pth"):
         load(tmp_path / "model.pth")
-    with pytest.raises(InputError, match=r"config.json does not exist"):
-        load(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"model.safetensors does not exist"):
+        load(tmp_path / "empty")

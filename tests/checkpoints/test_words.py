@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 from vitreous.checkpoints import sources
-from vitreous.checkpoints.words import LIBRARIES, checkpoints_of, epoch_of, is_model, model_folder, split_models
-from vitreous.errors import ConfigError
+from vitreous.checkpoints.words import (
+    LIBRARIES,
+    checkpoints_of,
+    epoch_of,
+    is_model,
+    model_folder,
+    split_models,
+    weights_in,
+)
+from vitreous.errors import ConfigError, InputError
 
 
 @pytest.fixture
@@ -20,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "a:b", "data.parquet", "run/model/config.json", "run/config.yaml", "run/checkpoints/epoch-0000/config.json",
         "run/checkpoints/epoch-0010/config.json", "run/checkpoints/epoch-0002/config.json",
         "run/checkpoints/epoch-12000/config.json", "run/checkpoints/epoch-0007/half.tmp",
-        "run/checkpoints/epoch-last/config.json", "digits/notes.txt",
+        "run/checkpoints/epoch-last/config.json", "digits/notes.txt", "parts/model.safetensors.index.json",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
@@ -34,6 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "timm:vit_tiny_patch16_224", "timm:", "hf:google/vit", "hf:ours", "torchvision:vit_b_16@random",
         "package.module:function", "module:function", "ours", "./ours/", "weights", "half", "both", "run",
         "run/checkpoints", "run/checkpoints/epoch-0010", "loose.safetensors", "not-there.safetensors",
+        "ViT-B_16.npz", "dino.pth", "pytorch_model.bin", "step.ckpt", "clip.pt", "parts",
     ],
 )  # fmt: skip
 def test_these_words_are_models(here: Path, word: str) -> None:
@@ -98,6 +107,34 @@ def test_without_an_image_there_is_nothing_to_do(here: Path, words: list[str]) -
 def test_a_model_behind_an_image_is_refused(here: Path) -> None:
     with pytest.raises(ConfigError, match=r"timm:b is a model, but stands behind the image cat\.png"):
         split_models(["ours", "cat.png", "timm:b"])
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        (["model.safetensors", "pytorch_model.bin", "other.safetensors"], "model.safetensors"),
+        (["pytorch_model.bin", "a.safetensors"], "a.safetensors"),
+        (["x.pth", "optimizer.pt", "training_args.bin", "photo.png"], "x.pth"),
+        (
+            ["model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"],
+            "model.safetensors.index.json",
+        ),
+        (["ViT-B_16.npz", "x.pth"], "ViT-B_16.npz"),
+    ],
+)
+def test_a_folders_weights_are_its_safest_file(tmp_path: Path, files: list[str], chosen: str) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    assert weights_in(tmp_path).name == chosen
+
+
+def test_several_weights_files_are_not_chosen_among(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").touch()
+    (tmp_path / "b.pth").touch()
+    with pytest.raises(InputError, match=r"2 weights files: a.pth, b.pth; name the one that you mean"):
+        weights_in(tmp_path)
+    with pytest.raises(InputError, match=r"model.safetensors does not exist"):
+        weights_in(tmp_path.parent)
 
 
 def test_every_library_that_is_opened_is_known() -> None:

@@ -119,6 +119,18 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         pixels_in_memory(open_dataset(tmp_path), Preprocess((6, 7), "squash", 1.0))
 
 
+def test_pixels_that_are_no_bytes_keep_their_fractions(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), (100, 150, 200)).save(tmp_path / "a.png")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "one" / "a.png")
+    (tmp_path / "two").mkdir()
+    Image.new("RGB", (5, 5), (1, 2, 3)).save(tmp_path / "two" / "b.png")
+    preprocess = Preprocess((6, 7), "squash", 1.0, "bilinear", resampler="tensorflow")
+    pixels = pixels_in_memory(open_dataset(tmp_path), preprocess)
+    assert pixels.dtype == torch.float32
+    assert (pixels[0, :, 3, 3] * 255).tolist() == pytest.approx([100, 150, 200], abs=1e-3)
+
+
 def test_more_pixels_than_memory_are_refused_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _colour(tmp_path / "one", "a.png", "red")
     monkeypatch.setattr(datasets, "MEMORY_LIMIT", 2**28)

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import runpy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
-from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
+from vitreous.data.gather import gather_pictures
+from vitreous.data.inputs import open_inputs, thumbnails
+from vitreous.data.preprocess import HALF_MEAN, HALF_STD, INTERPOLATIONS, Preprocess
 from vitreous.data.transforms import normalise, to_pixels, to_tensor, undo
-from vitreous.errors import ShapeError
+from vitreous.errors import InputError, ShapeError
 
 
 def _photo(image_width: int, image_height: int) -> Image.Image:
@@ -16,9 +24,11 @@ def _photo(image_width: int, image_height: int) -> Image.Image:
 
 
 SIZES = [(50, 37), (37, 50), (61, 61), (24, 24), (25, 24), (31, 100), (300, 24), (7, 5), (1, 1), (1, 40)]
+REFERENCES = Path(__file__).parents[1] / "references"
+TIMMS_MODES = {"crop": "center", "squash": "squash", "squash-crop": "squash", "border": "border"}
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS["pillow"])
 @pytest.mark.parametrize(
     ("image_size", "fraction", "resize"),
     [
@@ -29,6 +39,11 @@ SIZES = [(50, 37), (37, 50), (61, 61), (24, 24), (25, 24), (31, 100), (300, 24),
         ((32, 17), 0.875, "crop"),
         ((24, 24), 1.0, "squash"),
         ((20, 31), 1.0, "squash"),
+        ((24, 24), 0.875, "squash-crop"),
+        ((20, 31), 0.7, "squash-crop"),
+        ((24, 24), 1.0, "border"),
+        ((23, 23), 0.9, "border"),
+        ((20, 31), 0.8, "border"),
     ],
 )
 def test_tensors_are_timms_bit_for_bit(
@@ -42,13 +57,109 @@ def test_tensors_are_timms_bit_for_bit(
         mean=preprocess.mean,
         std=preprocess.std,
         crop_pct=fraction,
-        crop_mode="squash" if resize == "squash" else "center",
+        crop_mode=TIMMS_MODES[resize],
     )
     for size in SIZES:
+        if resize == "border" and max(size) > 30 * min(size):
+            continue  # the shorter side becomes 0 pixels, which timm does not take
         image = _photo(*size)
         tensor = to_tensor(image, preprocess)
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, theirs(image)), size
+
+
+def test_a_border_leaves_at_least_a_pixel_of_a_very_long_picture() -> None:
+    white = to_pixels(Image.new("RGB", (100, 1), "white"), Preprocess((10, 10), "border", 1.0, mean=(0, 0, 0)))
+    assert white.float().mean(0).eq(255).sum(1).tolist() == [0, 0, 0, 0, 10, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS["torch"])
+def test_torchs_pixels_are_torchvisions_bit_for_bit(interpolation: str) -> None:
+    mode = v2.InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
+    theirs = v2.Compose([v2.ToImage(), v2.Resize((24, 29), mode, antialias=True)])
+    in_floats = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Resize((24, 29), mode)])
+    for size in [*SIZES, (29, 24)]:
+        image = _photo(*size)
+        preprocess = Preprocess((24, 29), "squash", 1.0, interpolation, resampler="torch")
+        assert torch.equal(to_pixels(image, preprocess), theirs(image)), size
+        floats = to_pixels(image, replace(preprocess, resampler="torch-float"))
+        assert floats.dtype == torch.float32
+        assert (floats - in_floats(image)).abs().max() < 1e-6, size
+
+
+@pytest.mark.parametrize("size", [(17, 31), (50, 40)])
+@pytest.mark.parametrize("target", [(24, 24), (64, 64)])
+def test_tensorflows_pixels_are_tensorflows_bit_for_bit(size: tuple[int, int], target: tuple[int, int]) -> None:
+    theirs = torch.from_numpy(_stored(size, target)).permute(2, 0, 1)
+    image = Image.fromarray(_drawn(size))
+    preprocess = Preprocess(target, "squash", 1.0, "bilinear", HALF_MEAN, HALF_STD, "tensorflow")
+    assert torch.equal(to_pixels(image, preprocess), theirs / 255)
+    assert (to_tensor(image, preprocess) - (theirs - 127.5) / 127.5).abs().max() < 3e-7  # vit_jax/input_pipeline.py
+    cut = to_pixels(image, replace(preprocess, resampler="tensorflow-bytes"))
+    assert torch.equal(cut, theirs.to(torch.uint8))  # tf.cast, as numpy's astype, cuts
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tensorflows_pixels_follow_the_formula(size: tuple[int, int]) -> None:
+    image = _photo(*size)
+    old, new = np.asarray(image).astype(np.float64), (9, 14)
+    expected = np.zeros((3, *new))
+    for row in range(new[0]):
+        for column in range(new[1]):
+            y = (row + 0.5) * old.shape[0] / new[0] - 0.5
+            x = (column + 0.5) * old.shape[1] / new[1] - 0.5
+            for at_row, of_row in ((np.floor(y), 1 - y % 1), (np.floor(y) + 1, y % 1)):
+                for at_column, of_column in ((np.floor(x), 1 - x % 1), (np.floor(x) + 1, x % 1)):
+                    inside = int(at_row.clip(0, old.shape[0] - 1)), int(at_column.clip(0, old.shape[1] - 1))
+                    expected[:, row, column] += of_row * of_column * old[inside]
+    preprocess = Preprocess(new, "squash", 1.0, "bilinear", resampler="tensorflow")
+    np.testing.assert_allclose(to_pixels(image, preprocess).double() * 255, expected, atol=0.01)
+
+
+def test_photographs_are_prepared_as_timm_and_torchvision_do() -> None:
+    timm_data = pytest.importorskip("timm.data")
+    for path in _photographs():
+        image = Image.open(path).convert("RGB")
+        for resize, fraction in (("crop", 0.875), ("squash", 1.0), ("border", 0.9)):
+            preprocess = Preprocess((224, 224), resize, fraction)
+            theirs = timm_data.create_transform(
+                (3, 224, 224), interpolation="bicubic", crop_pct=fraction, crop_mode=TIMMS_MODES[resize]
+            )
+            assert torch.equal(to_tensor(image, preprocess), theirs(image)), path
+        resized = v2.Compose([v2.ToImage(), v2.Resize((224, 224), v2.InterpolationMode.BICUBIC)])(image)
+        assert torch.equal(to_pixels(image, Preprocess((224, 224), "squash", 1.0, resampler="torch")), resized), path
+
+
+@pytest.mark.parametrize("resampler", ["pillow", "torch", "torch-float", "tensorflow", "tensorflow-bytes"])
+def test_a_picture_of_the_right_size_keeps_its_colours_whoever_resizes(resampler: Any) -> None:
+    image = _photo(20, 12)
+    for resize in ("squash", "crop", "border", "cut", "none"):
+        preprocess = Preprocess((12, 20), resize, 1.0, "bilinear", resampler=resampler)
+        pixels = to_pixels(image, preprocess)
+        assert pixels.dtype == (torch.uint8 if preprocess.has_bytes else torch.float32)
+        np.testing.assert_array_equal(undo(to_tensor(image, preprocess), preprocess).numpy(), np.asarray(image))
+
+
+def test_a_picture_that_is_not_resized_must_fit_or_is_cut() -> None:
+    image = _photo(21, 12)
+    with pytest.raises(InputError, match="12 x 21 pixels, but 12 x 20 are expected"):
+        to_pixels(image, Preprocess((12, 20), "none", 1.0))
+    cut = to_pixels(image, Preprocess((15, 18), "cut", 1.0))
+    assert cut[:, [0, 13, 14]].eq(0).all()  # 15 - 12 is odd: torchvision leaves one row above and two below
+    np.testing.assert_array_equal(cut[:, 1:13].permute(1, 2, 0).numpy(), np.asarray(image)[:, 2:20])  # 1.5 is 2
+
+
+def test_pictures_that_are_not_rounded_reach_the_model_and_the_thumbnails(tmp_path: Path) -> None:
+    for index in range(3):
+        _photo(9 + index, 7).save(tmp_path / f"{index}.png")
+    preprocess = Preprocess((4, 6), "squash", 1.0, "bilinear", HALF_MEAN, HALF_STD, "tensorflow")
+    inputs = open_inputs(gather_pictures(tmp_path), preprocess, ())
+    with inputs.loaded([range(3)], 0, torch.device("cpu"), 1) as batches:
+        given = inputs.of_batch(next(batches), torch.device("cpu"))
+    expected = [to_tensor(_photo(9 + index, 7), preprocess) for index in range(3)]
+    assert torch.equal(given, torch.stack(expected))
+    shares = (thumbnails(given, preprocess).movedim(-1, 1) / 255 - (given + 1) / 2).abs().max()
+    assert shares < 0.5 / 255 + 1e-6
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
@@ -96,3 +207,24 @@ def test_a_tensor_without_three_channels_is_refused() -> None:
         undo(torch.zeros(4, 4, 3), Preprocess())
     with pytest.raises(ShapeError, match="3, image_height"):
         normalise(torch.zeros(1, 4, 4), Preprocess())
+
+
+def _drawn(size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """The image that tensorflow was given: (*size, 3) uint8."""
+    drawn = runpy.run_path(str(REFERENCES / "drawn.py"))["draw_pixels"](*size)
+    assert isinstance(drawn, np.ndarray)
+    return drawn
+
+
+def _stored(size: tuple[int, int], target: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """What tf.image.resize made of `_drawn(size)`: (*target, 3) float32 from 0 to 255."""
+    name = f"{size[0]}x{size[1]}-to-{target[0]}x{target[1]}/plain"
+    with np.load(REFERENCES / "tf_resize.npz") as stored:
+        return np.asarray(stored[name])
+
+
+def _photographs() -> list[Path]:
+    for folder in Path(__file__).resolve().parents:
+        if (folder / "shared" / "data" / "imagenet-sample").is_dir():
+            return sorted((folder / "shared" / "data" / "imagenet-sample").iterdir())[:120:20]
+    pytest.skip("needs shared/data/imagenet-sample beside the checkout")

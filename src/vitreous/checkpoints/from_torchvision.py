@@ -10,7 +10,7 @@ from torch import hub, nn
 from vitreous.checkpoints.loaded import Decision, LoadedModel, loaded
 from vitreous.checkpoints.optional import RANDOM_SEED, first_line, fixed_draws, import_optional
 from vitreous.checkpoints.weights import hash_weights
-from vitreous.data.preprocess import Preprocess
+from vitreous.data.preprocess import Preprocess, fraction_for
 from vitreous.errors import CheckpointError, ConfigError
 
 
@@ -64,13 +64,14 @@ def _fetch(models: Any, name: str, weights: Any) -> nn.Module:
 
 
 def _preprocess(weights: Any) -> Preprocess:
+    """Bit for bit torchvision's `ImageClassification` of pictures: Pillow resizes, and the filter has its name."""
     transforms = weights.transforms()
-    crop, resize = transforms.crop_size[0], transforms.resize_size[0]
+    crop, resized = transforms.crop_size[0], transforms.resize_size[0]
     return Preprocess(
         image_size=(crop, crop),
         resize="crop",
-        crop_fraction=crop / resize,
-        interpolation="bicubic" if transforms.interpolation.value == "bicubic" else "bilinear",
+        crop_fraction=fraction_for(crop, resized),
+        interpolation=transforms.interpolation.value,
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
     )

@@ -34,7 +34,7 @@ def open_transformers(name: str, random: bool) -> LoadedModel:
         CheckpointError: if the model cannot be fetched, is a pickle, or runs code of its own.
     """
     transformers = import_optional("transformers")
-    with fixed_draws(), _quiet(transformers):
+    with fixed_draws(), quiet(transformers):
         try:
             config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
             model, decisions = _make(transformers, name, config, random)
@@ -45,7 +45,8 @@ def open_transformers(name: str, random: bool) -> LoadedModel:
                 "connect once, so that it is kept in the Hugging Face cache (HF_HOME), "
                 "or give a folder with config.json and model.safetensors"
             ) from cause
-    preprocess, more = preprocess_from_hf(described, getattr(model.config, "image_size", None))
+    size, kind = getattr(model.config, "image_size", None), getattr(model.config, "model_type", None)
+    preprocess, more = preprocess_from_hf(described, size, model_type=kind)
     return loaded(
         f"hf:{name}",
         "transformers",
@@ -94,7 +95,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quiet(transformers: Any) -> Iterator[None]:
     """Inside, transformers reports errors only: what it would say about weights stands in the decisions."""
     logging = transformers.logging
     verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -36,7 +36,8 @@ class LoadedModel:
         name: short, for titles.
         preprocess: what an image goes through before the model.
         class_names: one for each logit; empty where they are not known.
-        kind: "vitreous", "timm folder", "timm", "transformers", "torchvision" or "function".
+        kind: the format's title for files that we read ourselves, such as "vitreous" or "timm folder"; else "timm",
+            "transformers", "torchvision" or "function".
         file_hash: "sha256:..." of the weights file, or "weights-sha256:..." of the weights in memory, for
             models that another library or the user loads.
         notes: every guess, in one sentence with its reason; empty when all was known.
@@ -62,6 +63,7 @@ def loaded(
     class_names: tuple[str, ...] = (),
     decisions: tuple[Decision, ...] = (),
     saved: dict[str, Any] | None = None,
+    keys: dict[str, Any] | None = None,
 ) -> LoadedModel:
     """The model in eval mode, with its provenance attached.
 
@@ -75,6 +77,7 @@ def loaded(
         class_names: one for each logit.
         decisions: all that was settled, guesses marked.
         saved: the provenance that the file itself carries.
+        keys: the file's tensors, "used", "renamed" and "ignored"; None where another library read them.
     """
     notes = tuple(_note(decision) for decision in decisions if decision.guessed)
     model.eval()
@@ -87,6 +90,7 @@ def loaded(
         "class_names": list(class_names),
         "decisions": [asdict(decision) for decision in decisions],
         "notes": list(notes),
+        "keys": keys,
         "saved": saved or {},
     }
     return LoadedModel(model, name, preprocess, class_names, kind, file_hash, notes)

@@ -2,7 +2,7 @@
 
     timm:NAME, hf:NAME, torchvision:NAME    a model of a library
     package.module:function                 a function of your own, unless there is a file of that name
-    FILE.safetensors                        a weights file
+    FILE.safetensors, .npz, .pth, ...       a weights file
     FOLDER                                  with a config.json or a model.safetensors in it
     RUN                                     what `vitreous train` left: its final model
     RUN/checkpoints                         every model that the run kept, the first epoch first
@@ -17,18 +17,29 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitreous.errors import ConfigError
+from vitreous.errors import ConfigError, InputError
 
 LIBRARIES = ("timm", "hf", "torchvision")
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)")
 CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
+INDEX = ".safetensors.index.json"
+"""End of the name of a file that lists the parts of weights in several files."""
+
+WHOLE_INDEX = f"model{INDEX}"
+
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", INDEX)
+"""Ends of weights files' names, the safest containers first."""
+
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
 EPOCH = "epoch-{:04d}"
 """Name of a kept model's folder, given the epochs it has seen."""
 
 _EPOCH = re.compile(r"epoch-(\d+)")
+_NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|tokenizer).*")  # beside a model
+_SHOWN = 5
 
 
 def split_models(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -66,14 +77,35 @@ def is_model(word: str) -> bool:
         return True
     if path.is_dir():
         place = model_folder(path)
-        return (place / CONFIG).exists() or (place / WEIGHTS).exists() or bool(checkpoints_of(path))
-    return path.suffix == ".safetensors" or (not path.exists() and FUNCTION.fullmatch(word) is not None)
+        named = (CONFIG, WEIGHTS, WHOLE_INDEX)
+        return any((place / name).exists() for name in named) or bool(checkpoints_of(path))
+    return word.endswith(SUFFIXES) or (not path.exists() and FUNCTION.fullmatch(word) is not None)
 
 
 def model_folder(folder: Path) -> Path:
     """The folder that holds the model: of a training run its final one, any other folder itself."""
     is_run = not (folder / CONFIG).exists() and (folder / MODEL / CONFIG).is_file()
     return folder / MODEL if is_run else folder
+
+
+def weights_in(folder: Path) -> Path:
+    """The one weights file of a folder: model.safetensors, else the only one in the safest container that it has.
+
+    Raises:
+        InputError: if there is none, or there are several and none of these names.
+    """
+    if (folder / WEIGHTS).exists():
+        return folder / WEIGHTS
+    files = _weights_files(folder)
+    whole = [file for file in files if file.name.endswith(INDEX)] or files  # of a list and its parts, the list
+    for suffix in SUFFIXES:
+        of_kind = [file for file in whole if file.name.endswith(suffix)]
+        if len(of_kind) == 1:
+            return of_kind[0]
+        if of_kind:
+            names = ", ".join(file.name for file in of_kind[:_SHOWN]) + (", ..." if len(of_kind) > _SHOWN else "")
+            raise InputError(f"{folder} has {len(of_kind)} weights files: {names}; name the one that you mean")
+    raise InputError(f"{folder / WEIGHTS} does not exist; a model's folder has its weights in {WEIGHTS}")
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
@@ -86,3 +118,9 @@ def epoch_of(name: str) -> int | None:
     """The epochs that a kept model has seen, by its name; None for any other name."""
     match = _EPOCH.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def _weights_files(folder: Path) -> list[Path]:
+    return sorted(
+        entry for entry in folder.iterdir() if entry.name.endswith(SUFFIXES) and not _NO_WEIGHTS.fullmatch(entry.name)
+    )

@@ -90,7 +90,9 @@ def open_dataset(name_or_path: str | Path, split: Split = "test") -> LabelledIma
 def pixels_in_memory(
     images: LabelledImages, preprocess: Preprocess, *, workers: int = 1, progress: bool = False
 ) -> Tensor:
-    """Every image at the model's size: (images, 3, image_height, image_width) uint8, whatever `workers` is.
+    """Every image at the model's size: (images, 3, image_height, image_width), whatever `workers` is.
+
+    uint8, or float32 in [0, 1] where the preprocessing does not round to bytes.
 
     Args:
         images: what to decode.
@@ -103,14 +105,15 @@ def pixels_in_memory(
         MemoryLimitError: if this takes more than 8 GiB.
     """
     height, width = preprocess.image_size
-    needed, allowed = len(images) * 3 * height * width, MEMORY_LIMIT
+    dtype = torch.uint8 if preprocess.has_bytes else torch.float32
+    needed, allowed = len(images) * 3 * height * width * dtype.itemsize, MEMORY_LIMIT
     if needed > allowed:
         raise MemoryLimitError(
             f"{images.name}: {len(images):,} images of {height} x {width} pixels need "
             f"{needed / 2**30:.1f} GiB in memory, {allowed / 2**30:.1f} GiB are allowed; "
             "use fewer images or a smaller image_size"
         )
-    pixels = torch.empty(len(images), 3, height, width, dtype=torch.uint8)
+    pixels = torch.empty(len(images), 3, height, width, dtype=dtype)
 
     def decode(index: int) -> None:
         pixels[index] = to_pixels(images.read(index), preprocess)

@@ -40,7 +40,8 @@ class Batch:
 
     Attributes:
         indices: of the images that could be read, ascending.
-        images: (batch, channels, image_height, image_width) of these: uint8 pixels of pictures, else what was given.
+        images: (batch, channels, image_height, image_width) of these: of pictures what `to_pixels` makes,
+            else what was given.
         unread: (index, cause) of each image that could not be read.
     """
 

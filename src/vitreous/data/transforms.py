@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from vitreous.data.images import as_rgb
 from vitreous.data.preprocess import Preprocess
-from vitreous.errors import ShapeError
-
-_KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+from vitreous.errors import InputError, ShapeError
 
 _LONGEST = 50
 """A picture's sides may differ by this factor; longer ones are cut first: resizing could take gigabytes."""
+
+_PILLOW = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
 
 
 def to_tensor(image: Image.Image, preprocess: Preprocess) -> Tensor:
     """The model's input for one picture: (3, image_height, image_width) float32.
 
-    Source: bit for bit timm 1.0's evaluation transform, for its crop modes `center` and `squash`. One
-    difference: only the middle of pictures more than 50 times as long as wide is resized, not the whole.
+    Source, chosen by `preprocess`: bit for bit timm 1.0's evaluation transform in its three crop modes, torchvision's
+    presets, and the Pillow processors of transformers 5; to 1e-6 the default processors of transformers 5 (where the
+    CPU has no AVX2 those round a little otherwise) and Google's evaluation code. One difference: where a crop follows,
+    only the middle of pictures more than 50 times as long as wide is resized, not the whole.
     """
     return normalise(to_pixels(image, preprocess), preprocess)
 
 
 def to_pixels(image: Image.Image, preprocess: Preprocess) -> Tensor:
-    """A picture resized and cropped, its colours untouched: (3, image_height, image_width) uint8."""
+    """A picture resized and cropped, its colours untouched.
+
+    Returns:
+        (3, image_height, image_width) uint8; float32 in [0, 1] where `preprocess` does not round (`has_bytes`).
+
+    Raises:
+        InputError: if the picture has another size, and `preprocess` does not resize.
+    """
     image = as_rgb(image)
-    resized = _squash(image, preprocess) if preprocess.resize == "squash" else _crop(image, preprocess)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)  # (image_height, image_width, 3) -> channels first
+    height, width = preprocess.image_size
+    if preprocess.resize == "none" and image.size != (width, height):
+        raise InputError(
+            f"the picture has {image.height} x {image.width} pixels, but {height} x {width} are expected, "
+            "because the model's preprocessing does not resize; resize it first"
+        )
+    if preprocess.resize == "crop":
+        image = _without_far_ends(image, _LONGEST * max(height, width) // min(height, width))
+    size = _resized_size((image.height, image.width), preprocess)
+    return _centre(_resized(image, size, preprocess), preprocess)
 
 
 def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
@@ -71,30 +94,98 @@ def _statistics(preprocess: Preprocess, device: torch.device) -> tuple[Tensor, T
     return mean, std
 
 
-def _squash(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    height, width = preprocess.image_size
-    return image.resize((width, height), _KERNELS[preprocess.interpolation])
-
-
-def _crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    height, width = preprocess.image_size
-    image = _without_far_ends(image, _LONGEST * max(height, width) // min(height, width))
-    resized = image.resize(_covering_size(image.size, preprocess), _KERNELS[preprocess.interpolation])
-    left = round((resized.width - width) / 2)
-    top = round((resized.height - height) / 2)
-    return resized.crop((left, top, left + width, top + height))
-
-
-def _covering_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """(image_width, image_height) after the resize: `size`'s proportions, covering the enlarged target."""
-    width, height = size
-    target_height, target_width = (math.floor(n / preprocess.crop_fraction) for n in preprocess.image_size)
-    if target_height != target_width:
-        ratio = min(height / target_height, width / target_width)
-        return round(width / ratio), round(height / ratio)
+def _resized_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """(image_height, image_width) after the resize of a picture of that size, before the centre is taken."""
+    if preprocess.resize in ("cut", "none"):
+        return size
+    if preprocess.resize in ("squash", "squash-crop"):
+        return preprocess.enlarged_size
+    (height, width), target = size, preprocess.enlarged_size
+    ratios = height / target[0], width / target[1]
+    if preprocess.resize == "border":
+        return max(1, round(height / max(ratios))), max(1, round(width / max(ratios)))
+    if preprocess.rounding == "torchvision" and target[0] != target[1]:  # timm's alone: torchvision has squares only
+        return round(height / min(ratios)), round(width / min(ratios))
     short, long = sorted(size)
-    longer = int(target_height * long / short)  # cut, not rounded, as torchvision does
-    return (target_width, longer) if width <= height else (longer, target_height)
+    longer = int(target[0] * long / short)  # cut, not rounded
+    return (longer, target[0]) if width <= height else (target[0], longer)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) -> Tensor:
+    """(3, *size) uint8, or float32 in [0, 1], by the arithmetic that `preprocess` names."""
+    interpolation, resampler = preprocess.interpolation, preprocess.resampler
+    if resampler == "pillow" and size != (image.height, image.width):
+        image = image.resize((size[1], size[0]), _PILLOW[interpolation])
+    pixels = _as_tensor(image)
+    if resampler == "torch-float" and not preprocess.has_bytes:
+        pixels = pixels * (1 / 255)  # as transformers' `rescale`; a quotient would differ in the last bit
+    if resampler.startswith("torch") and size != tuple(pixels.shape[1:]):
+        return _by_torch(pixels, size, interpolation)
+    if resampler.startswith("tensorflow") and preprocess.resize not in ("cut", "none"):
+        colours = _by_tensorflow(pixels, size)
+        return colours.to(torch.uint8) if preprocess.has_bytes else colours / 255  # tf.cast cuts, it does not round
+    return pixels
+
+
+def _by_torch(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """Antialiased; (3, image_height, image_width) -> (3, *size), uint8 or float32 as it came."""
+    if interpolation == "nearest":  # "nearest-exact" counts from the middle of pixels, "nearest" from their corner
+        return F.interpolate(pixels[None], size, mode="nearest-exact")[0]
+    return F.interpolate(pixels[None], size, mode=interpolation, align_corners=False, antialias=True)[0]
+
+
+def _by_tensorflow(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, not antialiased: (3, image_height, image_width) uint8 -> (3, *size) float32 from 0 to 255.
+
+    Source: tensorflow 2.21's kernel ResizeBilinear, its order of operations included: a colour that all neighbours
+    share comes out whole, as `F.interpolate` does not promise, and may then be cut to a byte.
+    """
+    above, below, down = _neighbours(pixels.shape[1], size[0])
+    left, right, across = _neighbours(pixels.shape[2], size[1])
+    high, low = pixels[:, above].float(), pixels[:, below].float()  # (3, rows, image_width)
+    high = high[..., left] + (high[..., right] - high[..., left]) * across  # (3, *size)
+    low = low[..., left] + (low[..., right] - low[..., left]) * across
+    return high + (low - high) * down[:, None]
+
+
+def _neighbours(old: int, new: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each of `new` places: the old pixel before it, the one after it, and how far it is from the first, in [0, 1).
+
+    Places are counted from the middle of pixels. Each: (new,).
+    """
+    place = (torch.arange(new, dtype=torch.float32) + 0.5) * (torch.tensor(float(old)) / new) - 0.5
+    before = place.floor()
+    return before.clamp(min=0).long(), (before + 1).clamp(max=old - 1).long(), place - before
+
+
+def _as_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # channels first
+
+
+def _centre(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """The middle (3, image_height, image_width) of the pixels; where they do not reach it is black or `mean`."""
+    height, width = preprocess.image_size
+    down, below, rows = _overlap(pixels.shape[1], height, preprocess)
+    right, beside, columns = _overlap(pixels.shape[2], width, preprocess)
+    middle = pixels[:, down : down + rows, right : right + columns]
+    if (rows, columns) == preprocess.image_size:
+        return middle.contiguous()
+    canvas = pixels.new_zeros(3, height, width)
+    if preprocess.resize == "border":
+        colour = torch.tensor(preprocess.mean).mul(255).round().clamp(0, 255)[:, None, None]  # (3, 1, 1)
+        canvas += colour.to(pixels.dtype) if preprocess.has_bytes else colour / 255
+    canvas[:, below : below + rows, beside : beside + columns] = middle
+    return canvas
+
+
+def _overlap(side: int, wanted: int, preprocess: Preprocess) -> tuple[int, int, int]:
+    """Where the centre starts in the pixels, where it then starts in the result, and how long it is."""
+    spare = side - wanted
+    if spare >= 0:
+        rounds = preprocess.rounding == "torchvision"
+        return round(spare / 2) if rounds else spare // 2, 0, wanted
+    ceils = preprocess.rounding == "transformers" and preprocess.resampler == "pillow"
+    return 0, (1 - spare) // 2 if ceils else -spare // 2, side
 
 
 def _without_far_ends(image: Image.Image, longest: int) -> Image.Image:

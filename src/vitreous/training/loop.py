@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vitreous
-from vitreous.checkpoints.sources import save
+from vitreous.checkpoints.saving import save
 from vitreous.checkpoints.words import MODEL
 from vitreous.data.augment import DRAWS, augment
 from vitreous.data.datasets import LabelledImages, open_dataset, pixels_in_memory
@@ -146,11 +146,11 @@ def _check_classes(config: TrainConfig, learned: LabelledImages, tested: Labelle
 
 
 def _training_inputs(pixels: Tensor, batch: Tensor, epoch: int, config: TrainConfig) -> Tensor:
-    """One batch, changed by chance and normalised: (batch, 3, image_height, image_width) uint8 -> float32."""
+    """One batch, changed by chance and normalised: (batch, 3, image_height, image_width) -> float32."""
     draws = uniform(batch, DRAWS, seed=config.seed, epoch=epoch)
     settings = config.augmentation
     changed = augment(
-        pixels.float() / 255,
+        pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels,
         draws,
         shift=settings.shift,
         rotation=settings.rotation,
@@ -161,7 +161,7 @@ def _training_inputs(pixels: Tensor, batch: Tensor, epoch: int, config: TrainCon
 
 
 def _all_logits(model: nn.Module, pixels: Tensor, config: TrainConfig) -> Tensor:
-    """Logits of images in memory, batch by batch: (images, 3, ...) uint8 -> (images, classes)."""
+    """Logits of images in memory, batch by batch: (images, 3, ...) -> (images, classes)."""
     batches = torch.split(pixels, config.batch_size)
     return torch.cat([class_logits(model, normalise(batch, config.preprocess)) for batch in batches])
 

@@ -1,0 +1,116 @@
+"""train, evaluate, predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from vitreous.commands.words import Images, Model, print_json
+from vitreous.errors import ConfigError
+from vitreous.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a Vision Transformer; leaves the model, its settings and its metrics in one folder."""
+
+    out: Path
+    """Folder of the run: model/, config.yaml, metrics.jsonl."""
+    config: Annotated[TrainConfig, arg(name="")] = field(default_factory=TrainConfig)
+    preset: str = "digits"
+    """Name of a recipe, or a YAML file with settings; the options below change single ones."""
+
+    def run(self) -> None:
+        """Trains and says how well the model does."""
+        from vitreous.training.loop import train
+
+        result = train(self.config, self.out)
+        evaluation = result.evaluation
+        right = round(evaluation.top1 * evaluation.images)
+        print(
+            f"{right} of {evaluation.images} test images right ({evaluation.top1:.1%}), "
+            f"trained in {result.seconds:.0f} s\nmodel: {result.model}"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model's accuracy on a labelled data set."""
+
+    model: Model
+    """A folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """A folder with a folder for each class, a parquet file, or digits."""
+    batch_size: int = 64
+    """Images in a forward pass."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> None:
+        """Evaluates and prints."""
+        from vitreous.checkpoints.sources import open_model
+        from vitreous.data.datasets import open_dataset
+        from vitreous.data.images import shown
+        from vitreous.training.evaluate import evaluate
+
+        data = open_dataset(self.data)
+        found = evaluate(open_model(self.model), data, batch_size=self.batch_size, progress=True)
+        if self.json:
+            print_json(found.to_dict())
+            return
+        print(f"top-1  {found.top1:7.2%}\ntop-5  {found.top5:7.2%}\nloss   {found.loss:7.3f} nats")
+        print(f"over {found.images} images of {self.data}; by class:")
+        for name, share in zip(found.class_names, found.per_class.tolist(), strict=True):
+            print(f"  {share:7.2%}  {shown(name)}" if share == share else f"        -  {shown(name)}")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say what a model takes images for."""
+
+    model: Model
+    """A folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
+    images: Images
+    """Image files and folders, a parquet file, or digits."""
+    top: int = 5
+    """Classes to list for each image."""
+    json: bool = False
+    """Print one JSON object for each image."""
+
+    def run(self) -> None:
+        """Predicts and prints."""
+        from vitreous.checkpoints.sources import open_model
+        from vitreous.data.gather import gather_pictures
+        from vitreous.data.images import shown
+        from vitreous.training.predict import predict
+
+        pictures = gather_pictures(self.images)
+        for prediction in predict(open_model(self.model), pictures, top=self.top, progress=True):
+            classes = [{"class": name, "probability": share} for name, share in prediction.classes]
+            if self.json:
+                print_json({"image": prediction.image, "predictions": classes})
+            else:
+                print(prediction.image)
+                for name, share in prediction.classes:
+                    print(f"  {share:7.2%}  {shown(name)}")
+
+
+def started_from(arguments: list[str]) -> TrainConfig:
+    """The settings to start from: those of the recipe or file behind `--preset`, else of the first recipe."""
+    from vitreous.training.recipes import PRESETS
+    from vitreous.training.settings_file import read_config
+
+    name = Train.preset
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "--preset":
+            name = following
+        elif argument.startswith("--preset="):
+            name = argument.removeprefix("--preset=")
+    if name in PRESETS:
+        return PRESETS[name]()
+    if Path(name).suffix in (".yaml", ".yml"):
+        return read_config(Path(name))
+    raise ConfigError(f"{name!r} is no preset; choose {' or '.join(PRESETS)}, or give a .yaml file")

@@ -1,0 +1,160 @@
+"""What is written opens again, here and in the library whose format it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+import vitreous
+from vitreous.checkpoints.convert import convert
+from vitreous.checkpoints.saving import TARGETS, save
+from vitreous.checkpoints.sources import load, open_model
+from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
+from vitreous.errors import CheckpointError, ConfigError, OutputError
+from vitreous.model.vit import VisionTransformer
+
+MakeModel = Callable[..., VisionTransformer]
+PREPROCESS = Preprocess((16, 16), "squash", 1.0, "bilinear", HALF_MEAN, HALF_STD)
+NAMES = ("zero", "one", "two", "three", "four")
+GOOGLES = {"activation": "gelu-tanh"}  # what Google's code has a word for
+
+
+def out(tmp_path: Path, to: str) -> Path:
+    return tmp_path / ("written.npz" if to == "google" else "written")
+
+
+def test_it_is_public() -> None:
+    assert vitreous.convert is convert
+
+
+@pytest.mark.parametrize("to", ["timm", "transformers", "google"])
+@torch.no_grad()
+def test_read_write_read_keeps_every_bit_and_what_belongs_to_it(
+    tmp_path: Path, make_model: MakeModel, images: Tensor, to: str
+) -> None:
+    model = make_model(**(GOOGLES if to == "google" else {}))
+    save(model, tmp_path / "m", preprocess=PREPROCESS, class_names=NAMES, provenance={"epochs": 3})
+    done = convert(tmp_path / "m", out(tmp_path, to), to=to)
+    assert done.remarks == ("read again: every weight has every bit",)
+    again = open_model(out(tmp_path, to))
+    assert torch.equal(again.model(images), model(images))
+    assert (again.preprocess, again.class_names, again.notes) == (PREPROCESS, NAMES, ())
+    assert again.model.__dict__["provenance"]["saved"]["saved"] == {"epochs": 3}
+    second = tmp_path / "second" / out(tmp_path, to).name
+    convert(out(tmp_path, to), second, to=to)
+    twice = load(second).state_dict()
+    assert all(torch.equal(twice[name], weight) for name, weight in model.state_dict().items())
+
+
+@torch.no_grad()
+def test_transformers_opens_what_is_written_for_it(tmp_path: Path, make_model: MakeModel, images: Tensor) -> None:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    model = make_model()
+    save(model, tmp_path / "m", to="transformers", preprocess=PREPROCESS, class_names=NAMES)
+    theirs = AutoModelForImageClassification.from_pretrained(tmp_path / "m").eval()
+    torch.testing.assert_close(theirs(images).logits, model(images), atol=1e-5, rtol=0)
+    assert tuple(theirs.config.id2label.values()) == NAMES
+    assert type(theirs).__name__ == "ViTForImageClassification"
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "m")
+    assert (processor.size["height"], tuple(processor.image_mean)) == (16, HALF_MEAN)
+
+
+@torch.no_grad()
+def test_googles_arrays_are_plain_numpy_and_timm_reads_them(tmp_path: Path, make_model: MakeModel) -> None:
+    sizes = {"image_size": [32, 32], "patch_size": [16, 16], "width": 192}
+    model = make_model(**sizes, **GOOGLES)
+    save(model, tmp_path / "w.npz", to="google", preprocess=PREPROCESS)
+    arrays = np.load(tmp_path / "w.npz", allow_pickle=False)
+    assert arrays["embedding/kernel"].shape == (16, 16, 3, 192)
+    theirs = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5, act_layer="gelu_tanh", pretrained=False
+    ).eval()
+    theirs.load_pretrained(str(tmp_path / "w.npz"))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(theirs(images), model(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("source", ["timm:test_vit@random", "timm:vit_tiny_patch16_224@random"])
+@torch.no_grad()
+def test_a_librarys_module_becomes_our_own_model_with_the_same_logits(tmp_path: Path, source: str) -> None:
+    theirs = open_model(source)
+    done = convert(source, tmp_path / "m", to="timm")
+    assert isinstance(done.written.model, VisionTransformer)
+    again = open_model(tmp_path / "m")
+    assert again.preprocess == theirs.preprocess
+    size = again.model.__dict__["config"].image_size
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(again.model(images), theirs.model(images), atol=1e-4, rtol=0)
+
+
+def test_a_module_that_is_no_vit_of_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not become a model of vitreous' own"):
+        convert("torchvision:squeezenet1_1@random", tmp_path / "m", to="timm")
+    assert not (tmp_path / "m").exists()
+
+
+def test_what_a_format_has_no_word_for_is_refused_not_left_out(tmp_path: Path, make_model: MakeModel) -> None:
+    save(make_model(registers=2, layer_scale=0.1, qk_norm=True), tmp_path / "m", preprocess=PREPROCESS)
+    for to in ("transformers", "google"):
+        with pytest.raises(ConfigError, match=r"registers?"):
+            convert(tmp_path / "m", out(tmp_path, to), to=to)
+        assert not out(tmp_path, to).exists()
+
+
+def test_a_setting_may_be_changed_on_the_way(tmp_path: Path, make_model: MakeModel) -> None:
+    save(make_model(), tmp_path / "m", preprocess=PREPROCESS)
+    with pytest.raises(ConfigError, match="gelu-tanh"):
+        convert(tmp_path / "m", tmp_path / "w.npz", to="google")
+    convert(tmp_path / "m", tmp_path / "w.npz", to="google", activation="gelu-tanh")
+    assert load(tmp_path / "w.npz").__dict__["config"].activation == "gelu-tanh"
+
+
+def test_an_unknown_format_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="choose timm, transformers, google, onnx"):
+        convert(tmp_path / "not-there", tmp_path / "m", to="tensorflow")
+    assert list(TARGETS) == ["timm", "transformers", "google", "onnx"]
+
+
+def test_weights_that_do_not_come_back_are_an_error(
+    tmp_path: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(make_model(), tmp_path / "m", preprocess=PREPROCESS)
+
+    def lossy(model: VisionTransformer, *rest: Any) -> None:
+        with torch.no_grad():
+            model.head.bias += 1  # type: ignore[union-attr, operator]
+        TARGETS["timm"](model, *rest)
+        with torch.no_grad():
+            model.head.bias -= 1  # type: ignore[union-attr, operator]
+
+    monkeypatch.setitem(TARGETS, "google", lossy)
+    with pytest.raises(OutputError, match=r"head.bias does not come back"):
+        convert(tmp_path / "m", tmp_path / "out", to="google")
+
+
+def test_the_same_model_is_the_same_file_on_any_day(tmp_path: Path, make_model: MakeModel) -> None:
+    for name in ("a.npz", "b.npz"):
+        save(make_model(**GOOGLES), tmp_path / name, to="google", preprocess=PREPROCESS)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_class_names_that_find_no_room_in_googles_file_are_named(tmp_path: Path, make_model: MakeModel) -> None:
+    names = tuple(f"{number} {'x' * 20_000}" for number in range(5))
+    remarks = save(make_model(**GOOGLES), tmp_path / "w.npz", to="google", preprocess=PREPROCESS, class_names=names)
+    assert remarks == ("class names left out: an .npz file has room for 65,535 bytes",)
+    opened = open_model(tmp_path / "w.npz")
+    assert (opened.class_names, opened.preprocess) == ((), PREPROCESS)
+
+
+def test_numpy_and_googles_loader_see_nothing_but_parameters(tmp_path: Path, make_model: MakeModel) -> None:
+    save(make_model(**GOOGLES), tmp_path / "w.npz", to="google", preprocess=PREPROCESS, class_names=NAMES)
+    names = np.load(tmp_path / "w.npz").files
+    assert len(names) == 8 + 2 * 16 and not [name for name in names if "vitreous" in name]
