@@ -51,8 +51,8 @@ def head() -> str:
     return (
         "# Checkpoints\n\n"
         "`vitreous.load(FILE)` opens every file below as one model, `VisionTransformer`, with the outputs of the "
-        "file's own library. `vitreous describe FILE` says what was decided, and why: the format, every tensor used, renamed "
-        "or ignored, and each setting that the tensors do not tell.\n\n"
+        "file's own library. `vitreous describe FILE` says what was decided, and why: the format, every tensor used, "
+        "renamed or ignored, and each setting that the tensors do not tell.\n\n"
         f"Made by `docs/make_checkpoints.py` with {libraries}."
     )
 
@@ -72,8 +72,8 @@ def formats() -> str:
     return (
         "## What is read\n\n"
         "Small models with random weights, none of them trivial, written by their own library and opened by their "
-        "path. The difference is the largest of any logit or feature, in float32; a test holds it to 1e-4. Where the library "
-        "is a repository, its own code ran once, and its outputs are stored in `tests/references` with the script that "
+        "path. The difference is the largest of any logit or feature, in float32; a test holds it to 1e-4. Where the "
+        "library is a repository, its own code ran once, and its outputs are stored in `tests/references` with the script that "
         "made them.\n\n" + table(heading, rows)
     )
 

@@ -185,7 +185,7 @@ def payload_files() -> Iterable[BadFile]:
         "legacy, object": lambda folder: legacy(mapping(text("a") + system(folder))),
         "legacy, keys": lambda folder: legacy(mapping(text("a") + legacy_view()), keys=system(folder)),
         "plain pickle": lambda folder: program(system(folder)),
-        "plain pickle, protocol 4": lambda f: b"\x80\x04\x95" + struct.pack("<Q", 99) + system(f) + b"." + bytes(99),
+        "plain pickle, protocol 4": lambda folder: framed(system(folder) + b"."),
         "TorchScript": lambda folder: archive_around(
             program(system(folder)), None, member("a/constants.pkl", program(b")")), member("a/code/x.py", b"")
         ),
@@ -338,6 +338,11 @@ def pickle_mutations() -> Iterable[BadFile]:
         yield file("C8", f"mutation {number}, archive.pth", mutated(new.getvalue(), draw), "either")
         yield file("C8", f"mutation {number}, pickle.pth", archive_around(mutated(inner, draw)), "either")
         yield file("C8", f"mutation {number}, legacy.pth", mutated(old, draw), "either")
+
+
+def framed(program_: bytes) -> bytes:
+    """Protocol 4 tells how long the program is."""
+    return b"\x80\x04\x95" + struct.pack("<Q", len(program_)) + program_
 
 
 def run_without_care(paths: Iterable[str]) -> None:

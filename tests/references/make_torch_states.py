@@ -129,7 +129,7 @@ class Tower(nn.Module):
 
 def _weight(name: str, shape: Shape) -> np.ndarray:
     numbers = draw(name, shape)  # deviation 0.5
-    if name.endswith(".weight") and len(shape) > 1 or name == "visual.proj":
+    if (name.endswith(".weight") and len(shape) > 1) or name == "visual.proj":
         axes = shape[:-1] if name == "visual.proj" else shape[1:]
         return numbers * np.float32(2 / math.sqrt(math.prod(axes)))
     ones = name.endswith((".weight", ".gamma", "gamma_1", "gamma_2"))

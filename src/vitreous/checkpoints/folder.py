@@ -18,6 +18,7 @@ from torch import Tensor
 from vitreous.atomic import folder_written_atomically
 from vitreous.checkpoints.card import model_card
 from vitreous.checkpoints.formats import hf_vit
+from vitreous.checkpoints.hf_preprocess import to_hf
 from vitreous.checkpoints.record import RECORD
 from vitreous.checkpoints.timm_layout import to_timm
 from vitreous.checkpoints.words import CONFIG, PROCESSOR, WEIGHTS
@@ -66,14 +67,18 @@ def write_transformers_folder(
 ) -> tuple[str, ...]:
     """Writes a model as transformers saves its own ViT; whole or not at all.
 
-    Arguments, return and errors are those of `write_folder`; also a ConfigError if transformers' ViT has no word for a
-    part of the architecture or of the preprocessing.
+    Arguments and errors are those of `write_folder`; also a ConfigError if transformers' ViT has no word for a part of
+    the architecture or of the preprocessing.
+
+    Returns:
+        How transformers' pixels differ from ours, a sentence each.
     """
     described, weights, processor = hf_vit.write(model.config, weights_of(model), preprocess, class_names)
+    _, differences = to_hf(preprocess)
     described[f"{RECORD}_record"] = {"provenance": provenance or {}}
     card = model_card(model.config, preprocess, class_names)
     _write(folder, weights, {CONFIG: described, PROCESSOR: processor}, card)
-    return ()
+    return differences
 
 
 def weights_of(model: VisionTransformer) -> dict[str, Tensor]:

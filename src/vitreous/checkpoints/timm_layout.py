@@ -146,7 +146,7 @@ def _model_arguments(config: ViTConfig, preprocess: Preprocess) -> dict[str, Any
 
 def _timm_ratio(config: ViTConfig) -> float:
     """What timm rounds down to our MLP's width; a gated one counts both halves there."""
-    hidden = config.mlp_width 
+    hidden = config.mlp_width * (2 if config.gated_mlp else 1)
     ratio = hidden / config.width
     return ratio if int(config.width * ratio) == hidden else (hidden + 0.5) / config.width
 

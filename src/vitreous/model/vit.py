@@ -74,8 +74,10 @@ class VisionTransformer(nn.Module):
             read = width if config.hidden_head else config.features
             self.head = nn.Linear(read, config.classes) if config.classes else None
             self.head_dist = nn.Linear(read, config.classes) if config.classes and config.distillation else None
-        self.to_empty(device=torch.get_default_device())
-        draw_first_weights(self, config.layer_scale, generator)
+        device = torch.get_default_device()
+        self.to_empty(device=device)
+        if device.type != "meta":  # a shell to be filled: drawing nothing there takes a second and 150 MB
+            draw_first_weights(self, config.layer_scale, generator)
         if config.positions == "sincos-2d":
             self.pos_embed = self._sincos(self.layout()).to(self.patch_embed.proj.weight)
 

@@ -379,10 +379,3 @@ def test_names_that_are_no_names_of_modules_are_refused() -> None:
     with pytest.raises(CheckpointError) as raised:
         hf_vit.read(Found(shapes))
     assert "\x1b" not in str(raised.value)
-
-
-def test_the_provenance_that_vitreous_wrote_is_kept(saved: Any) -> None:
-    kept = saved(CASES["vit"])
-    written = kept.described | {hf_encoder.PROVENANCE: {"source": "a run"}}
-    assert read(Found(shapes(kept.arrays), described=written)).saved == {"source": "a run"}
-    assert read(kept.found()).saved == {}

@@ -32,9 +32,6 @@ from vitreous.model.config import ViTConfig
 PATCHES = "embeddings.patch_embeddings.projection.weight"
 """How the name of most patch embeddings ends; what stands before it is the model's name, or nothing."""
 
-PROVENANCE = "vitreous_provenance"
-"""Where config.json keeps the provenance of a folder that vitreous wrote."""
-
 _SIDE = 224  # pixels; `image_size` of all these config classes
 
 
@@ -143,11 +140,9 @@ def make_reading(
         raise CheckpointError(f"{shown(missing[0])} is missing{others}; copy or download the file again")
     preprocess, more = preprocess_of(described, config.image_size, config.patch_size)
     ignored = unused(found, made, unread)
-    saved = found.described.get(PROVENANCE)
-    provenance = saved if isinstance(saved, dict) else {}
     head = made["head.weight"].sources if "head.weight" in made else ()
     names = class_names_of(found.described, config.classes) if head and head[0].endswith(CLASSIFIER) else ()
-    return Reading(config, made, preprocess, (*decisions, *more), ignored, names, provenance)
+    return Reading(config, made, preprocess, (*decisions, *more), ignored, names)
 
 
 def name_before(shapes: Shapes, ending: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,14 +69,6 @@ class Named:
     def but(self, shapes: Shapes, parts: Plan) -> Named:
         """The same, with these tensors in place of those of their names."""
         return Named({**self.shapes, **shapes}, {**self.parts, **parts})
-
-    def without(self, names: Iterable[str]) -> Named:
-        """The same without these."""
-        left_out = set(names)
-        return Named(
-            {name: shape for name, shape in self.shapes.items() if name not in left_out},
-            {name: part for name, part in self.parts.items() if name not in left_out},
-        )
 
 
 def has_timm_names(shapes: Shapes) -> bool:
@@ -218,7 +210,6 @@ def reading_of(
     decisions: Sequence[Decision],
     preprocess: Preprocess,
     *,
-    settings: Mapping[str, Any] | None = None,
     reasons: Mapping[str, str] | None = None,
     class_names: tuple[str, ...] = (),
 ) -> Reading:
@@ -229,7 +220,6 @@ def reading_of(
         named: its tensors under timm's names; the position table has a row for every token.
         decisions: settings of `ViTConfig` among them win over what the tensors tell.
         preprocess: what an image goes through.
-        settings: fields of `ViTConfig` that are no decision.
         reasons: beginnings of names that may be left out, and why; see `unused`.
         class_names: one for each class.
 
@@ -238,13 +228,12 @@ def reading_of(
     """
     values = told_by(named)
     values["positions"] = "learned" if "pos_embed" in named.shapes else "none"
-    values |= settings or {}
     fields = ViTConfig.__dataclass_fields__
     values |= {decision.setting: decision.value for decision in decisions if decision.setting in fields}
     try:
         config = ViTConfig.from_dict(values)
     except (ConfigError, TypeError) as cause:
-        raise CheckpointError(f"the tensors and what is known of them do not make a ViT: {cause}") from cause
+        raise CheckpointError(f"the tensors and what is known of them do not make a ViT: {str(cause)[:300]}") from cause
     plan = dict(named.parts)
     told = (*decisions, *_told_decisions(config, values, decisions))
     return Reading(config, plan, preprocess, told, unused(found, plan, reasons or {}), class_names)

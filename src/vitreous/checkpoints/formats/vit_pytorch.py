@@ -98,7 +98,7 @@ def read(found: Found) -> Reading:
     try:
         config = ViTConfig.from_dict(settings | {decision.setting: decision.value for decision in decisions})
     except (ConfigError, TypeError) as cause:
-        raise CheckpointError(f"the tensors and what is known of them do not make a ViT: {cause}") from cause
+        raise CheckpointError(f"the tensors and what is known of them do not make a ViT: {str(cause)[:300]}") from cause
     preprocess = vit_pytorch(config.image_size)
     reason = "vit-pytorch's example; the library itself says nothing, the training script decides"
     plan = _plan(shapes, config, head, last)
