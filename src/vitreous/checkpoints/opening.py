@@ -22,7 +22,7 @@ from vitreous.checkpoints.containers.contract import TensorFile
 from vitreous.checkpoints.containers.json_object import parse_object
 from vitreous.checkpoints.containers.tensor_file import open_sharded, open_tensors
 from vitreous.checkpoints.formats.known import FORMATS
-from vitreous.checkpoints.formats.reading import Found, Plan, Reading
+from vitreous.checkpoints.formats.reading import Found, Plan, Reading, as_it_is
 from vitreous.checkpoints.loaded import Decision, LoadedModel, loaded
 from vitreous.checkpoints.numbers import odd_numbers
 from vitreous.checkpoints.record import read_record, with_record
@@ -124,12 +124,17 @@ def _build(
 ) -> tuple[VisionTransformer, tuple[Decision, ...]]:
     """A model with the file's weights; nothing is allocated before names and shapes are found to fit."""
     model = _skeleton(reading.config, reading.plan, path)
-    check_fit(model, _planned_shapes(reading.plan, file.shapes, file.dtypes, names, path), path)
-    weights: dict[str, Tensor] = {}
+    shapes = _planned_shapes(reading.plan, file.shapes, file.dtypes, names, path)
+    check_fit(model, shapes, path)
+    made = [ours for ours, part in reading.plan.items() if part.make is not as_it_is]
+    weights = {ours: torch.empty(shapes[ours]) for ours in made}  # first: else what is freed below leaves holes
     for sources, parts in _by_sources(reading.plan).items():
         tensors = [file.read(names.get(source, source)).to(torch.float32) for source in sources]
         for ours in parts:
-            weights[ours] = reading.plan[ours].make(*tensors).to(torch.float32).contiguous()
+            if ours in weights:
+                weights[ours].copy_(reading.plan[ours].make(*tensors))
+            else:
+                weights[ours] = tensors[0]
         del tensors
     notes = odd_numbers(weights, path, strict=strict)
     model.load_state_dict(weights, assign=True)
@@ -167,7 +172,10 @@ def _skeleton(config: ViTConfig, plan: Plan, path: Path) -> VisionTransformer:
 def _planned_shapes(
     plan: Plan, have: Shapes, dtypes: Mapping[str, str], names: Mapping[str, str], path: Path
 ) -> Shapes:
-    """What shape each of our tensors will have, found without reading one."""
+    """What shape each of our tensors will have, found with stand-ins of a byte a number, without reading one.
+
+    Stand-ins on torch's meta device would take no memory, but their first use loads a thousand modules.
+    """
     planned: Shapes = {}
     for ours, part in plan.items():
         absent = next((source for source in part.sources if names.get(source, source) not in have), None)
@@ -177,7 +185,7 @@ def _planned_shapes(
             if dtypes[names.get(source, source)] not in _FLOATS:
                 held = dtypes[names.get(source, source)]
                 raise CheckpointError(f"{path}: {source[:80]!r} holds {held}; weights are one of {', '.join(_FLOATS)}")
-        sources = [torch.empty(have[names.get(source, source)], device="meta") for source in part.sources]
+        sources = [torch.empty(have[names.get(source, source)], dtype=torch.bool) for source in part.sources]
         try:
             planned[ours] = tuple(part.make(*sources).shape)
         except (RuntimeError, IndexError, ValueError) as cause:

@@ -75,8 +75,8 @@ class VisionTransformer(nn.Module):
             self.head = nn.Linear(read, config.classes) if config.classes else None
             self.head_dist = nn.Linear(read, config.classes) if config.classes and config.distillation else None
         device = torch.get_default_device()
-        self.to_empty(device=device)
-        if device.type != "meta":  # a shell to be filled: drawing nothing there takes a second and 150 MB
+        if device.type != "meta":  # there it is a shell to be filled; torch takes a second to draw nothing into it
+            self.to_empty(device=device)
             draw_first_weights(self, config.layer_scale, generator)
         if config.positions == "sincos-2d":
             self.pos_embed = self._sincos(self.layout()).to(self.patch_embed.proj.weight)

@@ -58,7 +58,7 @@ class Part:
 
     Attributes:
         sources: names in the file, in the order that `make` takes them; none for one that is computed.
-        make: from tensors of these names, on any device (also "meta"), to ours.
+        make: from tensors of these names, of any type of number, to ours.
     """
 
     sources: tuple[str, ...]
@@ -94,7 +94,12 @@ class Reading:
 
 def same(name: str) -> Part:
     """The file's tensor of this name, as it is."""
-    return Part((name,), lambda tensor: tensor)
+    return Part((name,), as_it_is)
+
+
+def as_it_is(tensor: Tensor) -> Tensor:
+    """The same tensor: what `same` makes."""
+    return tensor
 
 
 def reshaped(name: str, *shape: int) -> Part:
