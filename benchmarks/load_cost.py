@@ -4,9 +4,9 @@
 
 `vitreous.load` recognises the format, checks names, shapes and numbers, hashes the file and fills a new model. Beside
 it stands the least that anyone must do: `safetensors.torch.load_file`, `numpy.load` or `torch.load`, and
-`load_state_dict` into a model that is already there (what making it took stands beside), Google's arrays turned and joined by the same plan. The files are
-in the page cache. Rounds alternate, each in a process of its own, and the medians are compared. Memory is what the
-process's resident size grew by at most, as a share of the file.
+`load_state_dict` into a model that is already there (what making it took stands beside), Google's arrays turned and
+joined by the same plan. The files are in the page cache. Rounds alternate, each in a process of its own, and the
+medians are compared. Memory is what the process's resident size grew by at most, as a share of the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 
 import vitreous
 from vitreous.checkpoints.formats import google
-from vitreous.checkpoints.formats.reading import Found
+from vitreous.checkpoints.reading import Found
 from vitreous.model.presets import named_config
 from vitreous.model.vit import VisionTransformer
 

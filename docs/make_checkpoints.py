@@ -73,8 +73,8 @@ def formats() -> str:
         "## What is read\n\n"
         "Small models with random weights, none of them trivial, written by their own library and opened by their "
         "path. The difference is the largest of any logit or feature, in float32; a test holds it to 1e-4. Where the "
-        "library is a repository, its own code ran once, and its outputs are stored in `tests/references` with the script that "
-        "made them.\n\n" + table(heading, rows)
+        "library is a repository, its own code ran once, and its outputs are stored in `tests/references` with the "
+        "script that made them.\n\n" + table(heading, rows)
     )
 
 
@@ -184,8 +184,7 @@ def cost() -> str:
         f"{first['date']}, medians of {first['rounds']} alternating rounds (`benchmarks/load_cost.py`). Plain is the "
         "library's own read and `load_state_dict` into a model that is already there; vitreous also recognises, "
         "checks, hashes and builds. Memory is what the process grew by, as a share of the file; plain's model is not "
-        "counted.\n\n"
-        + table(("container", "", "time", "of plain", "memory"), rows)
+        "counted.\n\n" + table(("container", "", "time", "of plain", "memory"), rows)
     )
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from vitreous.checkpoints.asked import Asked, settings_from_words
-from vitreous.checkpoints.formats.reading import Reading
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Reading
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError
 from vitreous.model.config import ViTConfig

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.wrappers import Stripped, strip
 from vitreous.errors import CheckpointError
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from vitreous.checkpoints.formats.reading import Reading
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Reading
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError
 from vitreous.model.config import ViTConfig

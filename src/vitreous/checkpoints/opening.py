@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vitreous.checkpoints.asked import Asked
-from vitreous.checkpoints.containers.contract import TensorFile
+from vitreous.checkpoints.containers.contract import Shapes, TensorFile
 from vitreous.checkpoints.containers.json_object import parse_object
+from vitreous.checkpoints.containers.regular_file import check_file
 from vitreous.checkpoints.containers.tensor_file import open_sharded, open_tensors
 from vitreous.checkpoints.formats.known import FORMATS
-from vitreous.checkpoints.formats.reading import Found, Plan, Reading, as_it_is
 from vitreous.checkpoints.loaded import Decision, LoadedModel, loaded
 from vitreous.checkpoints.numbers import odd_numbers
+from vitreous.checkpoints.reading import Found, Plan, Reading, as_it_is
 from vitreous.checkpoints.record import read_record, with_record
-from vitreous.checkpoints.weights import Shapes, check_file, check_fit, hash_file, hash_of_hashes
+from vitreous.checkpoints.weights import check_fit, hash_file, hash_of_hashes
 from vitreous.checkpoints.words import CONFIG, INDEX, weights_in
 from vitreous.checkpoints.wrappers import Stripped, strip
 from vitreous.errors import CheckpointError, ConfigError, VitreousError

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from vitreous.checkpoints.containers.contract import TensorFile
-from vitreous.checkpoints.formats.reading import Reading
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Reading
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError
 

@@ -10,17 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitreous.checkpoints.containers.contract import Shapes, shown_name
-from vitreous.checkpoints.containers.regular_file import check_file
 from vitreous.errors import CheckpointError
-
-__all__ = [
-    "Shapes",
-    "check_file",
-    "check_fit",
-    "hash_file",
-    "hash_of_hashes",
-    "hash_weights",
-]
 
 _SHOWN = 10
 

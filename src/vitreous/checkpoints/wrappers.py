@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vitreous.checkpoints.containers.contract import shown_name
+from vitreous.checkpoints.containers.contract import Shapes, shown_name
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
 from vitreous.errors import CheckpointError
 
 _MOST_SHOWN = 6

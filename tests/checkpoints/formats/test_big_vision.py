@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vitreous.checkpoints.formats import big_vision
-from vitreous.checkpoints.formats.reading import Found
+from vitreous.checkpoints.reading import Found
 from vitreous.data import pipelines
 from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vitreous.checkpoints.formats import dino
-from vitreous.checkpoints.formats.reading import Found, Reading
+from vitreous.checkpoints.reading import Found, Reading
 from vitreous.errors import CheckpointError
 from vitreous.model.vit import VisionTransformer
 

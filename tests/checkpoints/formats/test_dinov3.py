@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vitreous.checkpoints.formats import dinov3
-from vitreous.checkpoints.formats.reading import Found, Reading
+from vitreous.checkpoints.reading import Found, Reading
 from vitreous.errors import CheckpointError
 from vitreous.model.vit import VisionTransformer
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitreous.checkpoints.formats import big_vision, google
-from vitreous.checkpoints.formats.reading import Found
+from vitreous.checkpoints.reading import Found
 from vitreous.data import pipelines
 from vitreous.errors import CheckpointError, ConfigError
 from vitreous.model.config import ViTConfig

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.formats import hf_beit
-from vitreous.checkpoints.formats.reading import Found
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.reading import Found
 from vitreous.errors import CheckpointError
 
 DENSE = {"attention.attention.query": (8, 8), "attention.attention.key": (8, 8), "attention.attention.value": (8, 8),

@@ -6,9 +6,9 @@ import pytest
 import torch
 import transformers
 
+from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.formats import hf_clip
-from vitreous.checkpoints.formats.reading import Found
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.reading import Found
 from vitreous.errors import CheckpointError
 
 DENSE = {"self_attn.q_proj": (8, 8), "self_attn.k_proj": (8, 8), "self_attn.v_proj": (8, 8),

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.formats import hf_dino, hf_vit
-from vitreous.checkpoints.formats.reading import Found
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.reading import Found
 from vitreous.errors import CheckpointError
 
 V2: dict[str, tuple[int, ...]] = {

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitreous.checkpoints.formats import hf_vit
-from vitreous.checkpoints.formats.reading import Found
+from vitreous.checkpoints.reading import Found
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from vitreous.data.transforms import to_tensor
 from vitreous.errors import CheckpointError, ConfigError

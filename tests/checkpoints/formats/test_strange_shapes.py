@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vitreous.checkpoints.formats.reading import Found
+from vitreous.checkpoints.reading import Found
 from vitreous.checkpoints.wrappers import strip
 from vitreous.errors import CheckpointError
 

@@ -1,1 +1,1 @@
-"""Other people's files, translated into ours: one file a format; see `reading` for the contract that they keep."""
+"""Other people's files, translated into ours: one file a format; `vitreous.checkpoints.reading` says how."""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import Found, Part, Plan, Reading, asked_or, layers_of, same, shape_of
-from vitreous.checkpoints.formats.timm import class_names_from_timm, image_size_in, part_of, pooling_in
-from vitreous.checkpoints.formats.timm_names import (
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.timm_names import (
     Named,
     has_timm_names,
     pooling_of,
@@ -19,9 +18,10 @@ from vitreous.checkpoints.formats.timm_names import (
     with_layer_scale,
     without_keys,
 )
+from vitreous.checkpoints.formats.timm import class_names_from_timm, image_size_in, part_of, pooling_in
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found, Part, Plan, Reading, asked_or, layers_of, same, shape_of
 from vitreous.checkpoints.timm_preprocess import preprocess_from_timm
-from vitreous.checkpoints.weights import Shapes
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
 from vitreous.errors import CheckpointError
 

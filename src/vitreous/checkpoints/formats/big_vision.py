@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from vitreous.checkpoints.formats import flax, google
-from vitreous.checkpoints.formats.reading import Found, Part, Plan, Reading, same, shape_of, square_grid, unused
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.dialects import flax
+from vitreous.checkpoints.formats import google
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.reading import Found, Part, Plan, Reading, same, shape_of, square_grid, unused
 from vitreous.data import pipelines
 from vitreous.model.config import ViTConfig
 from vitreous.model.positions import sincos_positions

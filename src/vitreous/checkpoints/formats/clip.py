@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.timm_names import Named, grid_of, heads_of, reading_of, told_by
 from vitreous.checkpoints.formats import timm
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import (
+from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import (
     Found,
     Part,
     Reading,
@@ -23,8 +25,6 @@ from vitreous.checkpoints.formats.reading import (
     unused,
     zeros,
 )
-from vitreous.checkpoints.formats.timm_names import Named, grid_of, heads_of, reading_of, told_by
-from vitreous.checkpoints.loaded import Decision
 from vitreous.data.pipelines import clip, siglip
 from vitreous.data.preprocess import Colour, Preprocess
 from vitreous.errors import CheckpointError

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import Found, Reading, asked_or
-from vitreous.checkpoints.formats.timm_names import (
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
     has_timm_names,
@@ -15,6 +14,7 @@ from vitreous.checkpoints.formats.timm_names import (
     told_by,
     with_layer_scale,
 )
+from vitreous.checkpoints.reading import Found, Reading, asked_or
 from vitreous.data.pipelines import deit, deit3
 
 TITLE = "DeiT"

@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import Found, Reading, asked_or
-from vitreous.checkpoints.formats.timm_names import (
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
     has_timm_names,
@@ -23,6 +22,7 @@ from vitreous.checkpoints.formats.timm_names import (
     with_layer_scale,
 )
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found, Reading, asked_or
 from vitreous.data.pipelines import dino
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.config import Resampling

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import Found, Reading, asked_or
-from vitreous.checkpoints.formats.timm_names import (
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
     heads_of,
@@ -16,6 +15,7 @@ from vitreous.checkpoints.formats.timm_names import (
     told_by,
 )
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found, Reading, asked_or
 from vitreous.data.pipelines import dinov2
 
 TITLE = "DINOv2"

@@ -12,13 +12,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import Found, Part, Plan, Reading, asked_or, joined, shape_of
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.timm_names import Named, pooling_of, reading_of, with_layer_scale, without_keys
 from vitreous.checkpoints.formats.timm import image_size_in, part_of, pooling_in
-from vitreous.checkpoints.formats.timm_names import Named, pooling_of, reading_of, with_layer_scale, without_keys
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found, Part, Plan, Reading, asked_or, joined, shape_of
 from vitreous.checkpoints.timm_preprocess import preprocess_from_timm
-from vitreous.checkpoints.weights import Shapes
 from vitreous.data.pipelines import dinov3
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError

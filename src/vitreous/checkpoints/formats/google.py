@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.formats import flax
-from vitreous.checkpoints.formats.reading import Found, Plan, Reading, same, shape_of, square_grid, unused
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.dialects import flax
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.reading import Found, Plan, Reading, same, shape_of, square_grid, unused
 from vitreous.data import pipelines
 from vitreous.errors import ConfigError
 from vitreous.model.config import ViTConfig

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vitreous.checkpoints.formats.hf_blocks import Blocks, dense, dense_without_bias, read_blocks
-from vitreous.checkpoints.formats.hf_config import CLASSIFIER, Described, describe, model_type_of, refuse
-from vitreous.checkpoints.formats.hf_encoder import (
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.dialects.hf_blocks import Blocks, dense, dense_without_bias, read_blocks
+from vitreous.checkpoints.dialects.hf_config import CLASSIFIER, Described, describe, model_type_of, refuse
+from vitreous.checkpoints.dialects.hf_encoder import (
     both,
     classes_of,
     encoder_settings,
@@ -14,9 +15,8 @@ from vitreous.checkpoints.formats.hf_encoder import (
     make_reading,
     name_before,
 )
-from vitreous.checkpoints.formats.reading import Found, Part, Plan, Reading, asked_or, reshaped, same, shape_of
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.reading import Found, Part, Plan, Reading, asked_or, reshaped, same, shape_of
 from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig
 

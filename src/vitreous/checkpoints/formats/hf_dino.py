@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.formats.hf_blocks import DENSE, Blocks, dense, read_blocks
-from vitreous.checkpoints.formats.hf_config import Described, describe, model_type_of, number
-from vitreous.checkpoints.formats.hf_encoder import (
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.dialects.hf_blocks import DENSE, Blocks, dense, read_blocks
+from vitreous.checkpoints.dialects.hf_config import Described, describe, model_type_of, number
+from vitreous.checkpoints.dialects.hf_encoder import (
     PATCHES,
     both,
     check_said,
@@ -19,9 +20,8 @@ from vitreous.checkpoints.formats.hf_encoder import (
     make_reading,
     name_before,
 )
-from vitreous.checkpoints.formats.reading import Found, Part, Plan, Reading, asked_or, same, shape_of
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.reading import Found, Part, Plan, Reading, asked_or, same, shape_of
 from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.formats.hf_blocks import Blocks, dense, read_blocks
-from vitreous.checkpoints.formats.hf_config import ACTIVATIONS, Described, describe, model_type_of
-from vitreous.checkpoints.formats.hf_encoder import (
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.dialects.hf_blocks import Blocks, dense, read_blocks
+from vitreous.checkpoints.dialects.hf_config import ACTIVATIONS, Described, describe, model_type_of
+from vitreous.checkpoints.dialects.hf_encoder import (
     PATCHES,
     both,
     check_said,
@@ -23,10 +24,9 @@ from vitreous.checkpoints.formats.hf_encoder import (
     make_reading,
     name_before,
 )
-from vitreous.checkpoints.formats.reading import Found, Plan, Reading, asked_or, same, shape_of
 from vitreous.checkpoints.hf_preprocess import to_hf
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.reading import Found, Plan, Reading, asked_or, same, shape_of
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError, ConfigError
 from vitreous.model.config import ViTConfig

@@ -23,7 +23,7 @@ from vitreous.checkpoints.formats import (
     torchvision,
     vit_pytorch,
 )
-from vitreous.checkpoints.formats.reading import Found, Reading
+from vitreous.checkpoints.reading import Found, Reading
 
 
 class Format(Protocol):

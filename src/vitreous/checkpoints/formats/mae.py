@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import Found, Reading, asked_or
-from vitreous.checkpoints.formats.timm_names import (
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
     has_timm_names,
@@ -14,6 +13,7 @@ from vitreous.checkpoints.formats.timm_names import (
     told_by,
 )
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found, Reading, asked_or
 from vitreous.data.pipelines import mae
 
 TITLE = "MAE"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vitreous.checkpoints.formats.reading import Found, Reading, same
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found, Reading, same
 from vitreous.checkpoints.timm_layout import FORMAT, class_names_from_timm
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError, ConfigError

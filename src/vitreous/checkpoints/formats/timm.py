@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import Found, Reading, asked_or
-from vitreous.checkpoints.formats.timm_families import Family, family_of, strange_word
-from vitreous.checkpoints.formats.timm_names import (
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.timm_families import Family, family_of, strange_word
+from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
     has_timm_names,
@@ -23,6 +22,7 @@ from vitreous.checkpoints.formats.timm_names import (
     told_by,
 )
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found, Reading, asked_or
 from vitreous.checkpoints.timm_preprocess import preprocess_from_timm
 from vitreous.data.pipelines import timm_default
 from vitreous.errors import CheckpointError

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import Found, Reading, asked_or
-from vitreous.checkpoints.formats.timm_names import Named, grid_of, heads_of, reading_of, told_by
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.timm_names import Named, grid_of, heads_of, reading_of, told_by
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found, Reading, asked_or
 from vitreous.data.pipelines import swag, torchvision
 from vitreous.data.preprocess import Preprocess, fraction_for
 from vitreous.errors import CheckpointError

@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitreous.checkpoints.formats.pictures import decided
-from vitreous.checkpoints.formats.reading import (
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import (
     Found,
     Part,
     Plan,
@@ -28,8 +30,6 @@ from vitreous.checkpoints.formats.reading import (
     unused,
     zeros,
 )
-from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
 from vitreous.data.pipelines import vit_pytorch
 from vitreous.errors import CheckpointError, ConfigError
 from vitreous.model.config import ViTConfig

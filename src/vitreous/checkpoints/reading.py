@@ -1,6 +1,6 @@
 """What every checkpoint format keeps to: names and shapes in, a plan for our own tensors out.
 
-A format is a module with
+A format is a module of `formats` with
 
     TITLE: str                               what `describe` calls it
     recognises(found: Found) -> bool         whether the names are its own
@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig

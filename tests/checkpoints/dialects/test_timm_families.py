@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from vitreous.checkpoints.formats.timm_families import Family, family_of, strange_word
+from vitreous.checkpoints.dialects.timm_families import Family, family_of, strange_word
 
 timm = pytest.importorskip("timm")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from vitreous.checkpoints.containers.contract import shown_name
-from vitreous.checkpoints.formats.hf_blocks import Blocks
-from vitreous.checkpoints.formats.hf_config import (
+from vitreous.checkpoints.containers.contract import Shapes, shown_name
+from vitreous.checkpoints.dialects.hf_blocks import Blocks
+from vitreous.checkpoints.dialects.hf_config import (
     ACTIVATIONS,
     CLASSIFIER,
     Described,
@@ -22,9 +22,8 @@ from vitreous.checkpoints.formats.hf_config import (
     refuse,
     whole_number,
 )
-from vitreous.checkpoints.formats.reading import Plan, Reading, asked_or, same, shape_of, square_grid, unused
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.reading import Plan, Reading, asked_or, same, shape_of, square_grid, unused
 from vitreous.data.images import shown
 from vitreous.errors import CheckpointError, ConfigError
 from vitreous.model.config import ViTConfig

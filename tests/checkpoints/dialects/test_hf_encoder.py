@@ -12,8 +12,9 @@ import transformers
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from vitreous.checkpoints.formats import hf_beit, hf_clip, hf_dino, hf_encoder, hf_vit
-from vitreous.checkpoints.formats.reading import Found, Reading
+from vitreous.checkpoints.dialects import hf_encoder
+from vitreous.checkpoints.formats import hf_beit, hf_clip, hf_dino, hf_vit
+from vitreous.checkpoints.reading import Found, Reading
 from vitreous.errors import CheckpointError
 from vitreous.model.vit import VisionTransformer
 

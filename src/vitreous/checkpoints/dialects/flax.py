@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.formats.reading import Part, Plan, layers_of, same, shape_of, transposed
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.reading import Part, Plan, layers_of, same, shape_of, transposed
 from vitreous.errors import CheckpointError
 
 Arrays = dict[str, Tensor]

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from vitreous.checkpoints.formats.reading import Found
-from vitreous.checkpoints.formats.timm_names import (
+from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
     has_timm_names,
@@ -19,6 +18,7 @@ from vitreous.checkpoints.formats.timm_names import (
     without_keys,
 )
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found
 from vitreous.data.pipelines import timm_default
 from vitreous.errors import CheckpointError
 from vitreous.model.presets import SIZES

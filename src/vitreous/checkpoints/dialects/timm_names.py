@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.formats.reading import (
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import (
     Found,
     Part,
     Plan,
@@ -27,8 +29,6 @@ from vitreous.checkpoints.formats.reading import (
     square_grid,
     unused,
 )
-from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.weights import Shapes
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError, ConfigError
 from vitreous.model.config import ViTConfig

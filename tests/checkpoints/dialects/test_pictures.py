@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from vitreous.checkpoints.formats.pictures import decided
+from vitreous.checkpoints.dialects.pictures import decided
 from vitreous.data.pipelines import dinov3, timm_default
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.formats.reading import Part, Plan, joined, layers_of, same, shape_of, zeros
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.reading import Part, Plan, joined, layers_of, same, shape_of, zeros
 from vitreous.errors import CheckpointError
 
 LAYERS = ("encoder.layer.", "encoder.layers.", "layers.", "layer.", "model.layer.")

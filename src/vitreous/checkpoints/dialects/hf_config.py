@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vitreous.checkpoints.formats.reading import Found
 from vitreous.checkpoints.hf_preprocess import preprocess_from_hf
 from vitreous.checkpoints.loaded import Decision
+from vitreous.checkpoints.reading import Found
 from vitreous.data import pipelines
 from vitreous.data.images import shown
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.formats.hf_blocks import Blocks, read_blocks
-from vitreous.checkpoints.weights import Shapes
+from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.dialects.hf_blocks import Blocks, read_blocks
 from vitreous.errors import CheckpointError
 
 LEGACY = {

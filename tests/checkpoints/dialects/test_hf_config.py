@@ -7,8 +7,8 @@ import torch
 import transformers
 from transformers.activations import ACT2FN
 
-from vitreous.checkpoints.formats.hf_config import ACTIVATIONS, DEFAULTS, class_names_of, describe, preprocess_of
-from vitreous.checkpoints.formats.reading import Found
+from vitreous.checkpoints.dialects.hf_config import ACTIVATIONS, DEFAULTS, class_names_of, describe, preprocess_of
+from vitreous.checkpoints.reading import Found
 from vitreous.data import pipelines
 from vitreous.data.preprocess import CLIP_MEAN, HALF_MEAN
 from vitreous.errors import CheckpointError
