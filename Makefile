@@ -30,6 +30,7 @@ format: .venv/.test
 bench: .venv/.test
 	@$(BIN)/python benchmarks/inspect_cost.py
 	@$(BIN)/python benchmarks/flow.py
+	@$(BIN)/python benchmarks/load_cost.py
 	@$(BIN)/python docs/make_cost.py
 
 clean:

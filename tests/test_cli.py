@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import vitreous
 from vitreous.cli import main
@@ -180,6 +183,48 @@ def test_words_and_json_of_each_command_say_the_same(model, photos, capsys) -> N
     assert described["architecture"]["width"] == 16 and described["file_hash"] in words and "width " in words
 
 
+def test_what_a_file_does_not_settle_is_said_and_can_be_settled(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_file(model / "model.safetensors")
+    torch.save({"teacher": weights, "student": weights}, tmp_path / "both.pth")
+    assert run("describe", tmp_path / "both.pth") == 5
+    assert "say heads=N" in capsys.readouterr().err
+    assert run("describe", tmp_path / "both.pth", "--set", "heads=2", "weights=student") == 0
+    words = capsys.readouterr().out
+    assert "tensors: 32 under our names, 0 renamed or made" in words and "all behind 'student.'" in words
+    assert re.search(r"^  heads +2: as asked$", words, re.MULTILINE)
+    assert re.search(r"^- teacher\.blocks\.N\.attn\.qkv\.weight  x 2: ", words, re.MULTILINE)
+    assert run("describe", tmp_path / "both.pth", "--set", "heads") == 2
+    assert "NAME=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("to", "name"), [("timm", "out"), ("transformers", "out"), ("google", "out.npz")])
+def test_a_model_is_converted_and_says_how_that_was_checked(
+    tmp_path: Path, model: Path, photos: Path, to: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settled = ["--set", "activation=gelu-tanh"] if to == "google" else []
+    assert run("convert", model, tmp_path / name, "--to", to, *settled) == 0
+    words = capsys.readouterr().out.splitlines()
+    assert words[:2] == [
+        f"{model.parent.name}/model (vitreous) -> {tmp_path / name} ({to})",
+        "read again: every weight has every bit",
+    ]
+    assert run("predict", model, photos, "--json") == run("predict", tmp_path / name, photos, "--json") == 0
+    first, second = (lines for lines in np.array_split(capsys.readouterr().out.splitlines(), 2))
+    classes = [[json.loads(line)["predictions"][0]["class"] for line in lines] for lines in (first, second)]
+    assert classes[0] == classes[1]
+
+
+def test_what_is_guessed_on_the_way_is_printed(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(load_file(model / "model.safetensors"), tmp_path / "w.pth")
+    assert run("convert", tmp_path / "w.pth", tmp_path / "out", "--set", "heads=2") == 0
+    words = capsys.readouterr().out
+    assert "\n? pooling: class" in words and words.endswith("settle it with --set NAME=VALUE\n")
+    assert run("convert", tmp_path / "out", tmp_path / "again") == 0
+    assert "?" not in capsys.readouterr().out
+
+
 def test_train_leaves_a_model_that_the_other_commands_take(tmp_path, capsys) -> None:
     assert run("train", "--preset", "digits", "--out", tmp_path / "run", *TINY) == 0
     assert "of 360 test images right" in capsys.readouterr().out
@@ -330,7 +375,7 @@ def test_version_and_help_are_answered(capsys) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out == f"vitreous {vitreous.__version__}\n"
     helped = subprocess.run(command("--help"), capture_output=True, text=True, check=True)
-    assert all(word in helped.stdout for word in ("train", "evaluate", "predict", "inspect", "describe"))
+    assert all(word in helped.stdout for word in ("train", "evaluate", "predict", "inspect", "describe", "convert"))
 
 
 def test_results_and_progress_go_to_different_streams(model, photos) -> None:

@@ -36,5 +36,10 @@ def test_a_matrix_of_zeros_that_stops_the_model_is_named() -> None:
     assert note.setting == "all zero" and note.value.endswith("and 2 more")
 
 
+def test_a_head_of_zeros_is_said_but_no_guess() -> None:
+    (note,) = odd_numbers({"head.weight": torch.zeros(2, 3)}, FILE, strict=True)
+    assert (note.setting, note.value, note.guessed) == ("head", "all zero", False)
+
+
 def test_an_empty_tensor_is_nothing_odd() -> None:
-    assert odd_numbers({"head.weight": torch.zeros(0, 3)}, FILE, strict=True) == ()
+    assert odd_numbers({"patch_embed.proj.weight": torch.zeros(0, 3)}, FILE, strict=True) == ()

@@ -76,7 +76,7 @@ def write_transformers_folder(
     described, weights, processor = hf_vit.write(model.config, weights_of(model), preprocess, class_names)
     _, differences = to_hf(preprocess)
     described[f"{RECORD}_record"] = {"provenance": provenance or {}}
-    card = model_card(model.config, preprocess, class_names)
+    card = model_card(model.config, preprocess, class_names, layout="transformers")
     _write(folder, weights, {CONFIG: described, PROCESSOR: processor}, card)
     return differences
 

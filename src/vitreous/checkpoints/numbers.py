@@ -13,7 +13,7 @@ from vitreous.checkpoints.loaded import Decision
 from vitreous.errors import CheckpointError
 
 _SHOWN = 3
-_NEEDED = re.compile(r"patch_embed\.proj\.weight|blocks\.\d+\.(attn|mlp)\.(qkv|proj|fc1|fc2)\.weight|head\.weight")
+_NEEDED = re.compile(r"patch_embed\.proj\.weight|blocks\.\d+\.(attn|mlp)\.(qkv|proj|fc1|fc2)\.weight")
 
 
 def odd_numbers(weights: Mapping[str, Tensor], path: Path, *, strict: bool) -> tuple[Decision, ...]:
@@ -46,6 +46,8 @@ def odd_numbers(weights: Mapping[str, Tensor], path: Path, *, strict: bool) -> t
         notes.append(
             Decision("not finite", _listed(spoilt), "NaN or infinite in the file, kept as they are", guessed=True)
         )
+    if (head := weights.get("head.weight")) is not None and not head.any():
+        notes.append(Decision("head", "all zero", "as before the first step of training: all classes are alike"))
     if empty:
         notes.append(Decision("all zero", _listed(empty), "zeros in the file, kept as they are", guessed=True))
     return tuple(notes)
