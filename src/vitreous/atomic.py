@@ -122,12 +122,13 @@ def _take_place(filling: Path, target: Path) -> None:
             "and saving would replace the whole folder; choose an empty or a new folder"
         )
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    target.rename(aside / "old")
     try:
-        filling.rename(target)
-    except OSError:
-        (aside / "old").rename(target)
-        raise
+        target.rename(aside / "old")
+        try:
+            filling.rename(target)
+        except OSError:
+            (aside / "old").rename(target)
+            raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

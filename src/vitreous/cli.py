@@ -23,6 +23,9 @@ from vitreous.commands.training import Evaluate, Predict, Train, started_from
 from vitreous.errors import VitreousError
 from vitreous.interrupts import Terminated, stopped_by_signals
 
+_MOST_LINES = 3
+_LONGEST_LINE = 1000
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command and exits with its code; a mistake of the user is one to three lines, never a traceback.
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     except VitreousError as error:
         if debug:
             raise
-        print(f"vitreous: {error}", file=sys.stderr)
+        print(f"vitreous: {_on_few_lines(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun started speaks for all
@@ -57,6 +60,28 @@ def main(arguments: list[str] | None = None) -> None:
         if full:
             _drop_output()
         sys.exit(4 if full else 3)
+
+
+def _on_few_lines(error: VitreousError) -> str:
+    """Its message as a terminal may show it: what a file or a user put into it is escaped, and cut."""
+    from vitreous.data.images import shown
+
+    return "\n".join(shown(line)[:_LONGEST_LINE] for line in str(error).split("\n")[:_MOST_LINES])
+
+
+def _settings_together(arguments: list[str]) -> list[str]:
+    """One `--set` with all settings, however often it is given; it takes no word without a "="."""
+    settings: list[str] = []
+    others: list[str] = []
+    before = ""
+    for argument in arguments:
+        follows = before == "--set" or (bool(settings) and before is settings[-1] and "=" in argument)
+        is_setting = follows and not argument.startswith("--")
+        (settings if is_setting else others).append(argument)
+        before = argument
+    if "--set" not in others:
+        return arguments
+    return [*(argument for argument in others if argument != "--set"), "--set", *settings]
 
 
 def _drop_output() -> None:
@@ -78,4 +103,4 @@ def _parse(arguments: list[str]) -> Any:
         Annotated[Convert, subcommand("convert")],
     ]
     words = "Trains, loads and looks inside Vision Transformers. --version says which; --debug shows tracebacks."
-    return tyro.cli(commands, prog="vitreous", description=words, args=arguments)
+    return tyro.cli(commands, prog="vitreous", description=words, args=_settings_together(arguments))

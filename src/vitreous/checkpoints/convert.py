@@ -68,11 +68,13 @@ def convert(source: str | Path, out: str | Path, *, to: str, strict: bool = Fals
         opened = as_our_own(open_model(source), settings)
     else:
         opened = open_model(source, strict=strict, **asked)
-    remarks = save(opened.model, out, to=to)
-    if to != "onnx":
-        _check_it_comes_back(opened, Path(out))
-        remarks = ("read again: every weight has every bit", *remarks)
-    return Conversion(opened, remarks)
+    checked: tuple[str, ...] = ()
+    if to != "onnx":  # which is run beside the model before it takes its place
+        with tempfile.TemporaryDirectory(prefix="vitreous-") as trial:  # what stands at `out` is not lost to a failure
+            save(opened.model, Path(trial) / Path(out).name, to=to)
+            _check_it_comes_back(opened, Path(trial) / Path(out).name, Path(out))
+        checked = ("read again: every weight has every bit",)
+    return Conversion(opened, checked + save(opened.model, out, to=to))
 
 
 def as_our_own(opened: LoadedModel, asked: Asked) -> LoadedModel:
@@ -101,10 +103,12 @@ def as_our_own(opened: LoadedModel, asked: Asked) -> LoadedModel:
             "it is not converted; please report which model it is"
         )
     theirs, provenance = opened.model.__dict__["provenance"], ours.model.__dict__["provenance"]
-    for entry in ("name", "source", "file_hash", "preprocess", "class_names"):
+    for entry in ("name", "source", "file_hash", "class_names"):
         provenance[entry] = theirs[entry]
+    preprocess = replace(opened.preprocess, **asked.preprocess)
+    provenance["preprocess"] = preprocess.to_dict()
     provenance["decisions"] = [*theirs["decisions"], *provenance["decisions"]]
-    return replace(opened, model=ours.model)
+    return replace(opened, model=ours.model, preprocess=preprocess)
 
 
 def _save_with_its_library(opened: LoadedModel, folder: Path) -> None:
@@ -142,8 +146,20 @@ def _outputs(returned: Any) -> Iterator[Tensor]:
                 yield found if found.ndim == 2 else found[:, 0]
 
 
-def _check_it_comes_back(opened: LoadedModel, out: Path) -> None:
-    again = open_path(out, Asked()).model.state_dict()
+def _check_it_comes_back(opened: LoadedModel, trial: Path, out: Path) -> None:
+    try:
+        again = open_path(trial, Asked()).model.state_dict()
+    except CheckpointError as cause:
+        reason = str(cause).replace(str(trial), str(out))
+        raise OutputError(f"{out} is not written, because it could not be read again: {reason}") from cause
     for name, weight in opened.model.state_dict().items():
-        if name not in again or not torch.equal(again[name].cpu(), weight.cpu()):
-            raise OutputError(f"{out} was written, but {name} does not come back as it was; do not use it")
+        if name not in again or not _is_same(again[name], weight):
+            raise OutputError(f"{out} is not written, because {name} would not come back as it is; use --to timm")
+
+
+def _is_same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have the same bits, also where they are not numbers."""
+    if (first.shape, first.dtype) != (second.shape, second.dtype):
+        return False
+    bits = (tensor.cpu().contiguous().flatten().view(torch.uint8) for tensor in (first, second))
+    return torch.equal(*bits)

@@ -19,7 +19,7 @@ from vitreous.atomic import folder_written_atomically
 from vitreous.checkpoints.card import model_card
 from vitreous.checkpoints.formats import hf_vit
 from vitreous.checkpoints.hf_preprocess import to_hf
-from vitreous.checkpoints.record import RECORD
+from vitreous.checkpoints.record import RECORD, settings_to_record
 from vitreous.checkpoints.timm_layout import to_timm
 from vitreous.checkpoints.words import CONFIG, PROCESSOR, WEIGHTS
 from vitreous.data.preprocess import Preprocess
@@ -75,7 +75,7 @@ def write_transformers_folder(
     """
     described, weights, processor = hf_vit.write(model.config, weights_of(model), preprocess, class_names)
     _, differences = to_hf(preprocess)
-    described[f"{RECORD}_record"] = {"provenance": provenance or {}}
+    described[f"{RECORD}_record"] = {"settings": settings_to_record(model.config), "provenance": provenance or {}}
     card = model_card(model.config, preprocess, class_names, layout="transformers")
     _write(folder, weights, {CONFIG: described, PROCESSOR: processor}, card)
     return differences
@@ -83,7 +83,13 @@ def write_transformers_folder(
 
 def weights_of(model: VisionTransformer) -> dict[str, Tensor]:
     """The model's tensors by name, on the CPU."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    seen: set[int] = set()
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        own = tensor.detach().cpu().contiguous()
+        weights[name] = own.clone() if own.data_ptr() in seen else own  # a tensor under two names is written twice
+        seen.add(own.data_ptr())
+    return weights
 
 
 def as_json(described: Mapping[str, Any]) -> str:
@@ -94,7 +100,7 @@ def as_json(described: Mapping[str, Any]) -> str:
     """
     try:
         return json.dumps(described, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as cause:
+    except (TypeError, ValueError, RecursionError) as cause:
         raise ConfigError(f"the provenance cannot be written as JSON: {cause}; use plain data") from cause
 
 

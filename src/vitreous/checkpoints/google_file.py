@@ -12,7 +12,7 @@ import numpy as np
 from vitreous.atomic import file_written_atomically
 from vitreous.checkpoints.folder import as_json, weights_of
 from vitreous.checkpoints.formats import google
-from vitreous.checkpoints.record import RECORD
+from vitreous.checkpoints.record import RECORD, settings_to_record
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.vit import VisionTransformer
 
@@ -39,7 +39,13 @@ def write_google_file(
         OutputError: if the file cannot be written; what was there before is untouched.
     """
     arrays = google.write(model.config, weights_of(model))
-    comment, remarks = _comment(preprocess, class_names, provenance or {})
+    parts = {
+        "settings": settings_to_record(model.config),
+        "preprocess": preprocess.to_dict(),
+        "provenance": provenance or {},
+        "class_names": list(class_names),
+    }
+    comment, remarks = _comment(parts)
     with file_written_atomically(path) as filling, zipfile.ZipFile(filling, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")  # the same bytes on any day
@@ -49,20 +55,11 @@ def write_google_file(
     return remarks
 
 
-def _comment(
-    preprocess: Preprocess, class_names: Sequence[str], provenance: dict[str, Any]
-) -> tuple[bytes, tuple[str, ...]]:
+def _comment(parts: dict[str, Any]) -> tuple[bytes, tuple[str, ...]]:
     """The record as JSON, without what makes it too long, and what that was."""
-    parts: dict[str, Any] = {
-        "preprocess": preprocess.to_dict(),
-        "provenance": provenance,
-        "class_names": list(class_names),
-    }
     remarks = []
     for part in ("class_names", "provenance"):
-        comment = as_json({RECORD: parts}).encode()
-        if len(comment) <= _LONGEST_COMMENT:
-            break
-        del parts[part]
-        remarks.append(f"{part.replace('_', ' ')} left out: an .npz file has room for {_LONGEST_COMMENT:,} bytes")
+        if len(as_json({RECORD: parts}).encode()) > _LONGEST_COMMENT:
+            del parts[part]
+            remarks.append(f"{part.replace('_', ' ')} left out: an .npz file has room for {_LONGEST_COMMENT:,} bytes")
     return as_json({RECORD: parts}).encode(), tuple(remarks)

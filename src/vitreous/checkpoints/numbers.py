@@ -44,7 +44,7 @@ def odd_numbers(weights: Mapping[str, Tensor], path: Path, *, strict: bool) -> t
     notes = []
     if spoilt:
         notes.append(
-            Decision("not finite", _listed(spoilt), "NaN or infinite in the file, kept as they are", guessed=True)
+            Decision("not finite", _listed(spoilt), "NaN or infinite as float32, kept as they are", guessed=True)
         )
     if (head := weights.get("head.weight")) is not None and not head.any():
         notes.append(Decision("head", "all zero", "as before the first step of training: all classes are alike"))

@@ -8,9 +8,11 @@ Up to the last arrow only names and shapes are known, and nothing is allocated. 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from vitreous.checkpoints.formats.known import FORMATS
 from vitreous.checkpoints.loaded import Decision, LoadedModel, loaded
 from vitreous.checkpoints.numbers import odd_numbers
 from vitreous.checkpoints.reading import Found, Plan, Reading, as_it_is
-from vitreous.checkpoints.record import read_record, with_record
+from vitreous.checkpoints.record import read_record, recorded_settings, with_record
 from vitreous.checkpoints.weights import check_fit, hash_file, hash_of_hashes
 from vitreous.checkpoints.words import CONFIG, INDEX, weights_in
 from vitreous.checkpoints.wrappers import Stripped, strip
@@ -35,6 +37,8 @@ from vitreous.model.vit import VisionTransformer
 
 PROCESSOR = "preprocessor_config.json"
 
+_OF_TRANSFORMERS = "pytorch_model.bin"
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 _LARGEST_CONFIG = 32 * 2**20  # bytes; 21,843 long class names take 2 MiB
 
@@ -53,23 +57,20 @@ def open_path(path: Path, asked: Asked) -> LoadedModel:
         ConfigError: if something was asked for that this model does not have.
     """
     folder, weights = (path, weights_in(path)) if path.is_dir() else (path.parent, path)
-    beside = (
-        path.is_dir() or weights.suffix == ".safetensors"
-    )  # a .pth in a folder of downloads has no config of its own
-    described = _read_json(folder / CONFIG) if beside else {}
+    beside = path.is_dir() or weights.suffix == ".safetensors" or weights.name == _OF_TRANSFORMERS
+    described = _read_json(folder / CONFIG) if beside else {}  # of a folder of downloads it is somebody else's
     processor = _read_json(folder / PROCESSOR) if beside else {}
     with ThreadPoolExecutor(1) as aside, _open(weights) as file:
-        digest = aside.submit(_hash, weights)
         record = read_record(file, described)
+        asked = replace(asked, recorded=recorded_settings(record))
         stripped = Stripped.whole(file.shapes) if described else strip(file.shapes, asked.weights)
-        found = Found(
-            stripped.shapes, file.container, described, processor, _title(path), asked.architecture, file.extras
-        )
+        found = Found(stripped.shapes, file.container, described, processor, _title(path), asked.settled, file.extras)
         with _named(path):
             title, reading = _recognise(found)
             reading = with_record(reading, record)
+        digest = aside.submit(_hash, weights)
         reading = asked.settle(reading)
-        model, notes = _build(reading, file, stripped.names, path, strict=asked.strict)
+        model, notes = _build(reading, file, stripped.names, path, asked, has_config=bool(described))
         return loaded(
             str(path),
             title,
@@ -110,6 +111,10 @@ def _recognise(found: Found) -> tuple[str, Reading]:
     for form in FORMATS:
         if form.recognises(found):
             return form.TITLE, form.read(found)
+    if _PART.search(found.name):
+        raise CheckpointError(
+            "it is one of several files of a model; name the folder that has them all, and their list"
+        )
     kind = found.described.get("model_type") or found.described.get("architecture")
     names = ", ".join(repr(name[:60]) for name in list(found.shapes)[:4])
     what = f"config.json is of {str(kind)[:60]!r}" if kind else f"tensors are called {names}"
@@ -120,23 +125,28 @@ def _recognise(found: Found) -> tuple[str, Reading]:
 
 
 def _build(
-    reading: Reading, file: TensorFile, names: Mapping[str, str], path: Path, *, strict: bool
+    reading: Reading, file: TensorFile, names: Mapping[str, str], path: Path, asked: Asked, *, has_config: bool
 ) -> tuple[VisionTransformer, tuple[Decision, ...]]:
     """A model with the file's weights; nothing is allocated before names and shapes are found to fit."""
     model = _skeleton(reading.config, reading.plan, path)
     shapes = _planned_shapes(reading.plan, file.shapes, file.dtypes, names, path)
-    check_fit(model, shapes, path)
+    check_fit(model, shapes, path, asked=asked.words, has_config=has_config)
     made = [ours for ours, part in reading.plan.items() if part.make is not as_it_is]
     weights = {ours: torch.empty(shapes[ours]) for ours in made}  # first: else what is freed below leaves holes
+    types: set[str] = set()
     for sources, parts in _by_sources(reading.plan).items():
-        tensors = [file.read(names.get(source, source)).to(torch.float32) for source in sources]
+        in_file = [names.get(source, source) for source in sources]
+        types |= {file.dtypes[name] for name in in_file}
+        tensors = [file.read(name).to(torch.float32) for name in in_file]
         for ours in parts:
             if ours in weights:
                 weights[ours].copy_(reading.plan[ours].make(*tensors))
             else:
                 weights[ours] = tensors[0]
         del tensors
-    notes = odd_numbers(weights, path, strict=strict)
+    notes = odd_numbers(weights, path, strict=asked.strict)
+    if others := sorted(types - {"float32"}):
+        notes += (Decision("precision", "float32", f"the file has {', '.join(others)}; vitreous computes in float32"),)
     model.load_state_dict(weights, assign=True)
     return model, notes
 
@@ -154,8 +164,8 @@ def _skeleton(config: ViTConfig, plan: Plan, path: Path) -> VisionTransformer:
     blocks = {ours.split(".")[1] for ours in plan if ours.startswith("blocks.")}
     if len(blocks) != config.depth:
         raise CheckpointError(
-            f"{path} has {len(blocks)} blocks, config.json has depth {config.depth}; "
-            "use the config.json that was saved with these weights"
+            f"{path} has {len(blocks)} blocks, but depth is said to be {config.depth}; "
+            "use the config.json that was saved with these weights, or ask for no other depth"
         )
     if sum(config.stem or ()) > len(plan):
         raise CheckpointError(f"{path} has not as many tensors as a stem of {config.stem} blocks")

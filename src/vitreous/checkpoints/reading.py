@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.containers.contract import Shapes, shown_name
 from vitreous.checkpoints.loaded import Decision
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError
@@ -131,7 +131,9 @@ def shape_of(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
     shape = shapes.get(name)
     if shape is None or len(shape) != axes or 0 in shape:
         have = "is missing" if shape is None else f"is {shape}"
-        raise CheckpointError(f"{name} {have}; it has {axes} axes in this format; copy or download the file again")
+        raise CheckpointError(
+            f"{shown_name(name)} {have}; it has {axes} axes in this format; copy or download the file again"
+        )
     return shape
 
 
@@ -145,7 +147,7 @@ def layers_of(shapes: Shapes, before: str) -> int:
     found = {first for rest in rests if (first := rest.partition(".")[0].partition("/")[0]).isdecimal()}
     if not found or found != {str(layer) for layer in range(len(found))}:
         listed = ", ".join(sorted(found)[:_SHOWN]) or "none"
-        raise CheckpointError(f"the layers {before}... are not numbered from 0 on; there are {listed}")
+        raise CheckpointError(f"the layers {shown_name(before)}... are not numbered from 0 on; there are {listed}")
     return len(found)
 
 

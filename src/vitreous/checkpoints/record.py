@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from vitreous.checkpoints.containers.contract import TensorFile
+from vitreous.checkpoints.containers.json_object import parse_object
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Reading
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError
+from vitreous.model.config import ViTConfig
 
 RECORD = "vitreous"
 """Name of its entry in an archive's comment; in config.json "_record" stands behind."""
@@ -22,11 +23,26 @@ def read_record(file: TensorFile, described: Mapping[str, Any]) -> dict[str, Any
     entry = described.get(f"{RECORD}_record")
     if entry is None:
         try:
-            comment = json.loads(file.extras.get("comment", "{}"))
-        except (TypeError, ValueError, RecursionError):
+            entry = parse_object(str(file.extras.get("comment", "{}")).encode()).get(RECORD)
+        except ValueError:
             return {}  # somebody else's comment
-        entry = comment.get(RECORD) if isinstance(comment, dict) else None
     return entry if isinstance(entry, dict) else {}
+
+
+KEPT = ("image_size", "resampling", "dropout", "drop_path")
+"""Fields of `ViTConfig` that names and shapes do not tell, and other formats have no word for."""
+
+
+def recorded_settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `ViTConfig` in the record."""
+    settings = record.get("settings")
+    known = {name: settings[name] for name in KEPT if name in settings} if isinstance(settings, dict) else {}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+
+
+def settings_to_record(config: ViTConfig) -> dict[str, Any]:
+    """What `recorded_settings` reads, as plain data."""
+    return {name: value for name, value in config.to_dict().items() if name in KEPT}
 
 
 def with_record(reading: Reading, record: Mapping[str, Any]) -> Reading:

@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from vitreous.checkpoints.folder import write_folder, write_transformers_folder
 from vitreous.checkpoints.google_file import write_google_file
 from vitreous.checkpoints.to_onnx import write_onnx
+from vitreous.checkpoints.weights import misfit
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError
 from vitreous.model.vit import VisionTransformer
@@ -40,6 +42,7 @@ TARGETS: dict[str, Write] = {
     "onnx": _write_onnx,
 }
 
+_NEWEST = 3
 _NOT_KEPT = (
     "preprocess",
     "class_names",
@@ -73,8 +76,8 @@ def save(
         into a Google file.
 
     Raises:
-        ConfigError: if the model is not ours, the format has no word for a part of it, or names and classes
-            differ in number.
+        ConfigError: if the model is not ours or no longer what its config says, the format has no word for a part of
+            it, or names and classes differ in number.
         OutputError: if it cannot be written; what was there before is untouched.
     """
     if not isinstance(model, VisionTransformer):
@@ -82,10 +85,9 @@ def save(
             f"save writes vitreous' VisionTransformer, this is a {type(model).__name__}; save it with its own library"
         )
     check_target(to)
+    _check_whole(model)
     known = model.provenance
-    record = {
-        key: value for key, value in (known if provenance is None else provenance).items() if key not in _NOT_KEPT
-    }
+    record = _record(known if provenance is None else provenance)
     if preprocess is None and "preprocess" in known:
         preprocess = Preprocess.from_dict(known["preprocess"])
     elif preprocess is None:
@@ -98,6 +100,37 @@ def save(
             f"there are {len(names)} class names for {model.config.classes} classes; give one for each, or none"
         )
     return TARGETS[to](model, Path(path), preprocess, names, record)
+
+
+def _check_whole(model: VisionTransformer) -> None:
+    """Raises ConfigError if the model is not what its config says, so that nobody could open what is written."""
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise ConfigError(
+            "the model's weights are on the meta device, which has no numbers; load weights into it first"
+        )
+    with torch.device("meta"):
+        shell = VisionTransformer(model.config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if listed := misfit(shell, shapes):
+        raise ConfigError(
+            f"the model is no longer what its config says: {listed}\nsave one that was made from its config"
+        )
+
+
+def _record(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a model and of those that it was saved from: the newest three, and the first."""
+    chain = []
+    newest: Any = provenance
+    while isinstance(newest, Mapping) and newest:
+        chain.append({key: value for key, value in newest.items() if key not in (*_NOT_KEPT, "saved")})
+        newest = newest.get("saved")
+    kept = chain if len(chain) <= _NEWEST + 1 else [*chain[:_NEWEST], chain[-1]]
+    record: dict[str, Any] = {}
+    for one in reversed(kept):
+        if "source" in one and Path(str(one["source"])).exists():
+            one["source"] = Path(str(one["source"])).name  # not where it lay on somebody's disk
+        record = one | ({"saved": record} if record else {})
+    return record
 
 
 def check_target(to: str) -> None:

@@ -33,6 +33,7 @@ from vitreous.checkpoints.hub import fetch_files, timm_repository
 from vitreous.checkpoints.loaded import LoadedModel
 from vitreous.checkpoints.opening import open_path
 from vitreous.checkpoints.words import FUNCTION, model_folder
+from vitreous.data.images import shown
 from vitreous.errors import ConfigError, InputError
 from vitreous.model.vit import VisionTransformer
 
@@ -43,6 +44,7 @@ _LIBRARIES: dict[str, Callable[[str, bool], LoadedModel]] = {
 }
 _PACKAGES = {"timm": "timm", "hf": "transformers"}
 _RANDOM = "@random"
+_LONGEST = 300  # characters of a name that is shown
 _KINDS = (
     "a model is a weights file, a folder with one, timm:NAME, hf:ORG/NAME, hf:FOLDER, torchvision:NAME or "
     "package.module:function"
@@ -156,7 +158,7 @@ def _is_misspelt_library(module: str) -> bool:
 def _unknown(text: str) -> ConfigError | InputError:
     library, colon, _ = text.partition(":")
     if not colon and ("/" in text or "." in text):
-        return InputError(f"{text} does not exist; {_KINDS}")
+        return InputError(f"{shown(text)[:_LONGEST]} does not exist; {_KINDS}")
     close = difflib.get_close_matches(library, _LIBRARIES, n=1) if colon else []
     hint = f"did you mean {close[0]}:? " if close else ""
-    return ConfigError(f"{text!r} is no model that vitreous knows; {hint}{_KINDS}")
+    return ConfigError(f"{text[:_LONGEST]!r} is no model that vitreous knows; {hint}{_KINDS}")

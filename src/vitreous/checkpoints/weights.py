@@ -15,26 +15,41 @@ from vitreous.errors import CheckpointError
 _SHOWN = 10
 
 
-def check_fit(model: nn.Module, have: Shapes, path: Path) -> None:
+def check_fit(model: nn.Module, have: Shapes, path: Path, *, asked: str = "", has_config: bool = True) -> None:
     """Nothing, if the tensors are those of the model, name by name and shape by shape.
+
+    Args:
+        model: the architecture.
+        have: what the file's tensors make.
+        path: of the file, for the message.
+        asked: what the user asked for, which is then to blame.
+        has_config: whether a config.json says what the architecture is.
 
     Raises:
         CheckpointError: if not; up to ten differences are listed.
     """
+    listed = misfit(model, have)
+    if not listed:
+        return
+    said, remedy = "what its own names say", "copy or download it again"
+    if has_config:
+        said = "the architecture that config.json describes"
+        remedy = "use the config.json that was saved with these weights"
+    if asked:
+        said, remedy = f"what was asked for ({asked})", "ask for what the tensors have"
+    raise CheckpointError(f"{path} does not fit {said}\n{listed}\n{remedy}")
+
+
+def misfit(model: nn.Module, have: Shapes) -> str:
+    """How tensors differ from a model's, up to ten differences in one line; empty where they do not."""
     want = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     differences = [f"{name} is missing, want {want[name]}" for name in want if name not in have]
     differences += [f"{shown_name(name)} {have[name]} is unexpected" for name in have if name not in want]
     differences += [
         f"{name} has {have[name]}, want {want[name]}" for name in want if name in have and have[name] != want[name]
     ]
-    if not differences:
-        return
     more = len(differences) - _SHOWN
-    listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-    raise CheckpointError(
-        f"{path} does not fit the architecture that config.json describes\n{listed}\n"
-        "use the config.json that was saved with these weights"
-    )
+    return "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def hash_file(path: Path) -> str:

@@ -96,6 +96,12 @@ def weights_in(folder: Path) -> Path:
     """
     if (folder / WEIGHTS).exists():
         return folder / WEIGHTS
+    pickled = next(folder.glob("*.bin.index.json"), None)
+    if pickled is not None:
+        raise InputError(
+            f"{folder} has its weights in several pickles, as {pickled.name} says; only safetensors files are put "
+            "together: save it again with safe_serialization=True"
+        )
     files = _weights_files(folder)
     whole = [file for file in files if file.name.endswith(INDEX)] or files  # of a list and its parts, the list
     for suffix in SUFFIXES:
@@ -122,5 +128,7 @@ def epoch_of(name: str) -> int | None:
 
 def _weights_files(folder: Path) -> list[Path]:
     return sorted(
-        entry for entry in folder.iterdir() if entry.name.endswith(SUFFIXES) and not _NO_WEIGHTS.fullmatch(entry.name)
+        entry
+        for entry in folder.iterdir()
+        if entry.name.endswith(SUFFIXES) and not _NO_WEIGHTS.fullmatch(entry.name) and not entry.is_dir()
     )

@@ -86,7 +86,8 @@ class Preprocess:
     rounding: Rounding = "torchvision"
 
     def __post_init__(self) -> None:
-        if len(self.image_size) != 2 or any(not isinstance(n, int) or n < 1 for n in self.image_size):
+        size = self.image_size
+        if not isinstance(size, tuple) or len(size) != 2 or any(not isinstance(n, int) or n < 1 for n in size):
             raise ConfigError(f"image_size is {self.image_size!r}; it is (height, width) in pixels, such as (224, 224)")
         _check_choice("resize", self.resize, get_args(Resize))
         _check_choice("interpolation", self.interpolation, get_args(Interpolation))
@@ -99,7 +100,7 @@ class Preprocess:
             )
         self._check_crop_fraction()
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+            if not isinstance(values, tuple) or len(values) != 3 or not all(map(_is_number, values)):
                 raise ConfigError(f"{name} is {values!r}; it is three finite numbers: red, green, blue")
         if min(self.std) <= 0:
             raise ConfigError(f"std is {self.std!r}; each channel is divided by it, so it must be above 0")
@@ -166,3 +167,7 @@ def fraction_for(crop: int, resized: int) -> float:
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9

@@ -267,8 +267,11 @@ class ViTConfig:
             value = getattr(self, name)
             if not _is_number(value) or value <= 0:
                 raise ConfigError(f"{name} is {value!r}; it is a finite number above 0")
-        if self.mlp_width < 1:
-            raise ConfigError(f"mlp_ratio is {self.mlp_ratio!r}, too small: the MLP has no hidden layer left")
+        if not 0.5 < self.width * self.mlp_ratio <= _WIDEST:
+            raise ConfigError(
+                f"mlp_ratio is {self.mlp_ratio!r}; times the width {self.width} it is the MLP's hidden layer, "
+                f"from 1 to {_WIDEST}"
+            )
 
     def _check_together(self) -> None:
         if self.all_heads % self.heads:
@@ -314,6 +317,7 @@ _CHOICES = {
     "stem_constants": StemConstants,
 }  # fmt: skip
 _MOST_STAGES = 5
+_WIDEST = 2**31  # beyond it no matrix of the MLP can be indexed
 
 
 def _check_pair(name: str, value: object) -> None:
@@ -341,4 +345,6 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= _WIDEST  # larger ones do not even become a float
+    return isinstance(value, float) and math.isfinite(value)

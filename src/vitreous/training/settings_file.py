@@ -94,7 +94,11 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path} is {value!r}; choose one of {', '.join(parts)}{hint}")
         return value
     if origin is tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(parts):
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path} is {value!r}; expected a list")
+        if parts[1:] == (Ellipsis,):  # of any length
+            parts = parts[:1] * len(value)
+        if len(value) != len(parts):
             raise ConfigError(f"{path} is {value!r}; expected a list of {len(parts)}")
         pairs = enumerate(zip(parts, value, strict=True))
         return tuple(_convert(part, item, f"{path}[{n}]") for n, (part, item) in pairs)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from vitreous.checkpoints.dialects.timm_names import (
     pooling_of,
     positions_with_prefix,
     reading_of,
+    renaming,
     told_by,
     with_layer_scale,
     without_keys,
@@ -142,7 +144,7 @@ def test_what_cannot_be_a_vit_is_refused_in_our_words() -> None:
     heads, eps = Decision("heads", 7, "x"), Decision("norm_eps", 1e-6, "x")
     size = Decision("image_size", [32, 16], "x")
     found = Found(dict(SHAPES))
-    with pytest.raises(CheckpointError, match="do not make a ViT: width 64 is not a multiple of heads 7"):
+    with pytest.raises(CheckpointError, match="make no ViT: width 64 is not a multiple of heads 7"):
         reading_of(found, named(), (heads, eps, size), timm_default((32, 16)))
 
 
@@ -150,6 +152,12 @@ def test_names_of_layer_scale_are_those_of_blocks_alone() -> None:
     assert with_layer_scale("blocks.11.gamma_2") == "blocks.11.ls2.gamma"
     assert with_layer_scale("blocks.11.gamma_3") == "blocks.11.gamma_3"
     assert with_layer_scale("other.gamma_1") == "other.gamma_1"
+
+
+def test_a_project_without_timms_names_has_a_place_for_its_own_alone() -> None:
+    rename = renaming(re.compile(r"layers\.(\d+)\.(.+)"), {"ln_1.": "norm1."}, {"ln.weight": "norm.weight"})
+    assert (rename("layers.3.ln_1.bias"), rename("ln.weight")) == ("blocks.3.norm1.bias", "norm.weight")
+    assert [rename(name) for name in ("layers.3.other", "norm.weight", "blocks.3.norm1.bias")] == ["", "", ""]
 
 
 def test_keys_without_a_bias_get_zeros() -> None:

@@ -91,5 +91,7 @@ def test_a_folder_of_timms_says_its_pooling_and_its_pictures(build: Build, rando
     with torch.no_grad():
         assert (build(reading, arrays)(images) - model(images)).abs().max() < 1e-5
     assert reading.class_names == ("a", "b", "c", "d", "e")
+    with pytest.raises(CheckpointError, match="act_layer='relu', which vitreous has no word for"):
+        beit.read(Found(found.shapes, described=described | {"model_args": {"act_layer": "relu"}}))
     assert reading.preprocess.mean == (0.5, 0.5, 0.5)
     assert not any(decision.guessed for decision in reading.decisions)

@@ -72,7 +72,9 @@ def test_what_the_file_does_not_tell_is_stated_and_guesses_are_marked(google_cas
     assert decided["norm_eps"].value == 1e-6
     assert decided["positions"].value == "sincos-2d"
     assert decided["pooling"].value == "mean"
-    assert {name for name, decision in decided.items() if decision.guessed} == {"image_size", "preprocess"}
+    assert {name for name, decision in decided.items() if decision.guessed} == {
+        "image_size", "mean and std", "resize", "interpolation", "resampler",
+    }  # fmt: skip
     assert reading.preprocess == pipelines.big_vision((224, 224))
 
 

@@ -100,16 +100,34 @@ def test_timms_own_files_of_it_give_timms_numbers(name: str, pool: str, build: B
         "global_pool": pool,
         "model_args": {"num_heads": 2},
         "pretrained_cfg": {"input_size": [3, 32, 32]},
+        "label_names": ["cat", "dog", "owl", "crane"],
     }
     found = Found({key: array.shape for key, array in arrays.items()}, described=given)
     assert dinov3.recognises(found)
     images = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert (build(dinov3.read(found), arrays)(images) - model(images)).abs().max() < 1e-5
+    assert dinov3.read(found).class_names == ("cat", "dog", "owl", "crane")
     bare = Found(found.shapes, asked={"pooling": "mean" if pool == "avg" else "class"})
     assert dinov3.recognises(bare)
     with torch.no_grad():
         assert (build(dinov3.read(bare), arrays)(images) - model(images)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"rope_temperature": 10.0}, "rope_temperature=10.0, which vitreous has no word for"),
+        ({"use_rot_pos_emb": False}, "use_rot_pos_emb=False, which"),
+        ({"depth": 7}, "depth=7, the weights 2"),
+    ],
+)
+def test_arguments_that_change_more_than_sizes_are_refused(
+    argument: dict[str, Any], message: str, torch_state: State
+) -> None:
+    described = {"architecture": "vit_small_patch16_dinov3", "model_args": argument}
+    with pytest.raises(CheckpointError, match=message):
+        dinov3.read(Found(torch_state("dinov3").shapes, described=described))
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch16_224", "vit_small_patch16_rope_224", 7])
@@ -124,6 +142,7 @@ def test_other_names_of_timms_are_not_its_own(name: Any, torch_state: State) -> 
         ("dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd", 1024, 0.485, False),
         ("weights", 1024, 0.485, True),
         ("weights", 384, 0.485, False),
+        ("dinov3_vit7b16_pretrain_sat493m", 4096, 0.430, False),
     ],
 )
 def test_weights_of_satellite_images_have_statistics_of_their_own(
@@ -138,4 +157,4 @@ def test_weights_of_satellite_images_have_statistics_of_their_own(
     reading = dinov3.read(Found(shapes, name=name))
     assert reading.preprocess.mean[0] == mean
     assert {d.setting for d in reading.decisions if d.guessed} == ({"mean and std"} if guessed else set())
-    assert reading.config.heads == width // 64
+    assert reading.config.heads == width // (128 if width == 4096 else 64)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitreous.checkpoints.formats import big_vision, google
 from vitreous.checkpoints.reading import Found
+from vitreous.checkpoints.sources import open_model
 from vitreous.data import pipelines
 from vitreous.errors import CheckpointError, ConfigError
 from vitreous.model.config import ViTConfig
@@ -178,20 +179,11 @@ def test_what_does_not_belong_is_refused_by_name(name: str, shape: Any, message:
 
 
 @pytest.mark.parametrize("name", ["Transformer/encoder_norm/bias", "cls", "head/bias", "block2/unit1/gn_proj/scale"])
-def test_a_missing_array_is_named(name: str, google_cases: Any) -> None:
-    shapes = google_cases["r26_s_32"].shapes
-    if name == "cls":
-        shapes = google_cases["vit"].shapes
-    del shapes[name]
-    with pytest.raises(CheckpointError, match="no square grid" if name == "cls" else f"lacks {name}, which"):
-        google.read(Found(shapes, "npz"))
-
-
-def test_up_to_ten_missing_arrays_are_listed(google_cases: Any) -> None:
-    shapes = google_cases["vit"].shapes
-    kept = {name: shape for name, shape in shapes.items() if not name.endswith("/bias")}
-    with pytest.raises(CheckpointError, match=r"lacks (\S+/bias, ){9}\S+/bias and 9 more, which"):
-        google.read(Found(kept, "npz"))
+def test_a_missing_array_is_named(name: str, google_cases: Any, tmp_path: Path) -> None:
+    arrays = google_cases["vit" if name == "cls" else "r26_s_32"].arrays
+    np.savez(tmp_path / "file.npz", **{key: array for key, array in arrays.items() if key != name})
+    with pytest.raises(CheckpointError, match="no square grid" if name == "cls" else f"'{name}' is missing"):
+        open_model(tmp_path / "file.npz")
 
 
 def test_other_names_for_attention_are_refused(google_cases: Any) -> None:

@@ -124,10 +124,10 @@ def test_without_config_json_heads_are_those_of_released_models(width: int, head
     reading = hf_clip.read(Found(shapes))
     assert reading.config.heads == heads
     reason = next(decision.reason for decision in reading.decisions if decision.setting == "heads")
-    assert f"{width // heads} numbers a head" in reason and "give heads=..." in reason
+    assert f"{width // heads} numbers a head" in reason and "say heads=..." in reason
 
 
 def test_a_width_that_nothing_tells_the_heads_of_is_refused_until_they_are_given() -> None:
-    with pytest.raises(CheckpointError, match=r"how many heads a width of 8 is shared by; give heads="):
+    with pytest.raises(CheckpointError, match=r"how many heads a width of 8 is shared by; say heads=N"):
         hf_clip.read(Found(tower(is_clip=True)))
     assert hf_clip.read(Found(tower(is_clip=True), asked={"heads": 4})).config.heads == 4

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from vitreous.checkpoints.formats import timm, vit_pytorch
+from vitreous.checkpoints.formats.known import FORMATS
 from vitreous.checkpoints.reading import Found
 from vitreous.checkpoints.wrappers import strip
 from vitreous.errors import CheckpointError
 
-FORMATS = ("dinov3", "dinov2", "beit", "mae", "deit", "dino", "timm", "clip", "torchvision", "vit_pytorch")
 ODD_SHAPES: tuple[tuple[int, ...], ...] = (
     (), (0,), (1,), (7,), (64,), (1, 64), (64, 64), (0, 64), (1, 17, 64), (1, 1, 64), (64, 3, 8, 8), (2**40, 2**40),
     (1,) * 9, (64, 3, 0, 8), (67, 1), (192, 64), (256, 64),
@@ -23,7 +24,6 @@ ODD_SETTINGS = (None, [], {}, 0, -1, 3, "", "x" * 500, True, 1e308, [1, 2, 3], {
 
 
 def stored_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
-    np = pytest.importorskip("numpy")
     stored = np.load(Path(__file__).parents[2] / "references" / "torch_states.npz")
     index = json.loads(stored["index"].tobytes())
     return {case: {name: tuple(shape) for name, shape in entry["shapes"].items()} for case, entry in index.items()}
@@ -60,8 +60,7 @@ def test_strange_files_are_read_or_refused(seed: int) -> None:
     refused = 0
     for _ in range(400):
         found = spoilt(draw)
-        for name in FORMATS:
-            form = importlib.import_module(f"vitreous.checkpoints.formats.{name}")
+        for form in FORMATS:
             if not form.recognises(found):
                 continue
             try:
@@ -79,10 +78,8 @@ def test_names_by_the_thousand_take_no_time() -> None:
     shapes = {f"blocks.{layer}.{name}": shape for layer in range(4000) for name, shape in block.items()}
     shapes |= {"patch_embed.proj.weight": (64, 3, 8, 8), "cls_token": (1, 1, 64), "pos_embed": (1, 17, 64)}
     stripped = strip({f"state_dict.module.{name}": shape for name, shape in shapes.items()})
-    timm = importlib.import_module("vitreous.checkpoints.formats.timm")
     with pytest.raises(CheckpointError):
         timm.read(Found(stripped.shapes))
     layers = {f"transformer.layers.{layer}.0.norm.weight": (64,) for layer in range(8000)}
-    vit_pytorch = importlib.import_module("vitreous.checkpoints.formats.vit_pytorch")
     with pytest.raises(CheckpointError):
         vit_pytorch.read(Found(layers | {"to_patch_embedding.1.weight": (64, 192)}))

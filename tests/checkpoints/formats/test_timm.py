@@ -263,6 +263,7 @@ def test_names_of_other_architectures_are_refused(name: Any) -> None:
     ("changes", "message"),
     [
         ({"model_args": {"scale_attn_norm": True}}, "scale_attn_norm=True, which vitreous has no word for"),
+        ({"model_args": {"\x1b[31m": 1}}, r"has \\x1b\[31m=1, which vitreous has no word for"),
         ({"model_args": {"act_layer": "silu"}}, "act_layer='silu', which"),
         ({"model_args": {"norm_layer": "rmsnorm"}}, "norm_layer='rmsnorm', which"),
         ({"model_args": {"final_norm": False}}, "final_norm=False, which"),
@@ -270,7 +271,7 @@ def test_names_of_other_architectures_are_refused(name: Any) -> None:
         ({"model_args": {"qk_norm": True}}, "qk_norm=True, the weights False"),
         ({"model_args": {"embed_dim": 384}}, "embed_dim=384, the weights 192"),
         ({"model_args": {"depth": 12}}, "depth=12, the weights 1"),
-        ({"model_args": {"num_heads": 5}}, "do not make a ViT: width 192 is not a multiple of heads 5"),
+        ({"model_args": {"num_heads": 5}}, "make no ViT: width 192 is not a multiple of heads 5"),
         ({"model_args": {"num_heads": "3"}}, "heads is '3'"),
         ({"model_args": {"img_size": "224"}}, "image size is '224'"),
         ({"model_args": [3]}, "it is an object of settings"),

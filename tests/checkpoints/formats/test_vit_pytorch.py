@@ -112,7 +112,7 @@ def test_the_earliest_patches_have_no_norms(randomised: Randomised) -> None:
     [
         ({}, {}, "say patch_size="),
         ({}, {"patch_size": (8, 16)}, "no square grid"),
-        ({}, {"patch_size": (8, 17)}, "which 8 x 17 pixels do not make"),
+        ({}, {"patch_size": (8, 17)}, "not those of 8 x 17 pixels"),
         ({"transformer.layers.0.0.to_qkv.weight": (3 * 40, 48)}, ASKED, "say heads=N"),
         ({"cls_token": (1, 1, 48)}, ASKED | {"pooling": "mean"}, "counts the class token too"),
         ({"mlp_head.1.weight": (5, 48)}, ASKED, "a LayerNorm after the blocks and one before the head"),

@@ -24,7 +24,6 @@ Arrays = dict[str, Tensor]
 BLOCKS = "Transformer/encoderblock"
 _PREFIXES = ("", "opt/target/", "params/", "params/img/", "img/")
 _TRAINING = "the optimiser's state, or the training's clock"
-_SHOWN = 10
 _OTHER_TOWER = "of the text tower, or of the loss that joins both towers"
 
 
@@ -63,8 +62,8 @@ def prefix_of(shapes: Shapes) -> str | None:
 
     Optimiser checkpoints have "opt/target/" or "params/", models of images and text "params/img/" or "img/".
     """
-    found = (p for p in _PREFIXES if f"{p}embedding/kernel" in shapes)
-    return next((p for p in found if any(name.startswith(p + BLOCKS) for name in shapes)), None)
+    found = (prefix for prefix in _PREFIXES if f"{prefix}embedding/kernel" in shapes)
+    return next((prefix for prefix in found if any(name.startswith(prefix + BLOCKS) for name in shapes)), None)
 
 
 def without_prefix(shapes: Shapes, prefix: str) -> Shapes:
@@ -72,26 +71,9 @@ def without_prefix(shapes: Shapes, prefix: str) -> Shapes:
     return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
-def whole_plan(plan: Plan, prefix: str, shapes: Shapes) -> Plan:
-    """A plan on the vision model's own names, made one on the whole file's.
-
-    Args:
-        plan: how our tensors are made from arrays without the prefix.
-        prefix: of the vision model.
-        shapes: of the whole file.
-
-    Raises:
-        CheckpointError: if the file lacks an array.
-    """
-    whole = {ours: Part(tuple(prefix + name for name in part.sources), part.make) for ours, part in plan.items()}
-    lacking = [name for part in whole.values() for name in part.sources if name not in shapes]
-    if lacking:
-        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
-        raise CheckpointError(
-            f"the file lacks {', '.join(lacking[:_SHOWN])}{more}, which a model of these blocks has; "
-            "copy or download it again"
-        )
-    return whole
+def with_prefix(plan: Plan, prefix: str) -> Plan:
+    """A plan on the vision model's own names, made one on the whole file's."""
+    return {ours: Part(tuple(prefix + name for name in part.sources), part.make) for ours, part in plan.items()}
 
 
 def beside_the_model(prefix: str) -> dict[str, str]:

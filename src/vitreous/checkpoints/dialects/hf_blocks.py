@@ -93,9 +93,7 @@ def read_blocks(shapes: Shapes, before: str, may_lack: Collection[str] = ()) -> 
     gated = first + _GATE + ".weight" in shapes
     fused = words["mlp.fc1"] == _BOTH_HALVES
     hidden = shape_of(shapes, f"{first}{words['mlp.fc1']}.weight", 2)[0]
-    scales = {
-        ours: word for ours, names in _SCALES.items() if (word := next((n for n in names if first + n in shapes), None))
-    }
+    scales = {ours: name for ours, names in _SCALES.items() for name in names if first + name in shapes}
     depth = layers_of(shapes, path)
     plan: Plan = {}
     for layer in range(depth):
@@ -114,7 +112,7 @@ def read_blocks(shapes: Shapes, before: str, may_lack: Collection[str] = ()) -> 
 
 
 def dense(theirs: str, ours: str) -> Plan:
-    """A dense layer."""
+    """A dense layer, or a norm."""
     return {f"{ours}.{kind}": same(f"{theirs}.{kind}") for kind in ("weight", "bias")}
 
 

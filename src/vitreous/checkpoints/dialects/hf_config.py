@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vitreous.checkpoints.dialects.settled import about_images
 from vitreous.checkpoints.hf_preprocess import preprocess_from_hf
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found
@@ -22,7 +23,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 """What transformers' `hidden_act` is called here."""
 
-CLASSIFIER = "classifier.weight"
+CLASSIFIER = "classifier"
 """How the name of a head ends whose outputs are classes."""
 
 _MOST = 1_000_000  # more than any model has of anything
@@ -117,7 +118,7 @@ class Described:
         if self.known:
             reason = f"transformers' default for {self.model_type}, because config.json has no {theirs}"
             return Decision(setting, default, reason)
-        reason = f"usual for {self.model_type}; no config.json says it; give {setting}=... to settle it"
+        reason = f"usual for {self.model_type}; no config.json says it; say {setting}=... to settle it"
         return Decision(setting, default if value is None else value, reason, guessed=True)
 
 
@@ -170,7 +171,7 @@ def preprocess_of(described: Described, size: Size, patch_size: Size) -> tuple[P
         else:
             preprocess = described.defaults.images(size)
             reason = f"how {kind} models are tested, because there is no preprocessor_config.json"
-            decisions = (Decision("preprocess", preprocess.to_dict(), reason, guessed=True),)
+            decisions = about_images(preprocess, reason, guessed=True)
         sides = zip(preprocess.image_size, patch_size, strict=True)
         height, width = (max(side // patch, 1) * patch for side, patch in sides)
         if (height, width) != preprocess.image_size:
@@ -220,15 +221,15 @@ def pair(theirs: str, value: Any) -> list[int]:
     return [whole_number(theirs, side) for side in sides]
 
 
-def _part(root: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = root.get(name) or {}
-    if not isinstance(value, dict):
-        raise CheckpointError(f"config.json's {name} is {quoted(value)}; it is an object of settings")
-    return value
-
-
 def number(theirs: str, value: Any) -> float:
     """A number in config.json; neither infinite nor NaN."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= _MOST:
         raise CheckpointError(f"config.json's {theirs} is {quoted(value)}; it is a number of at most {_MOST}")
     return float(value)
+
+
+def _part(root: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = root.get(name) or {}
+    if not isinstance(value, dict):
+        raise CheckpointError(f"config.json's {name} is {quoted(value)}; it is an object of settings")
+    return value

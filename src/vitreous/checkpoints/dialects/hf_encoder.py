@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from vitreous.checkpoints.containers.contract import Shapes, shown_name
-from vitreous.checkpoints.dialects.hf_blocks import Blocks
+from vitreous.checkpoints.dialects.hf_blocks import Blocks, dense
 from vitreous.checkpoints.dialects.hf_config import (
     ACTIVATIONS,
     CLASSIFIER,
@@ -22,10 +22,10 @@ from vitreous.checkpoints.dialects.hf_config import (
     refuse,
     whole_number,
 )
+from vitreous.checkpoints.dialects.settled import ITS_OWN_CONFIG, about_classes, config_of
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.reading import Plan, Reading, asked_or, same, shape_of, square_grid, unused
-from vitreous.data.images import shown
-from vitreous.errors import CheckpointError, ConfigError
+from vitreous.checkpoints.reading import Plan, Reading, asked_or, shape_of, square_grid, unused
+from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig
 
 PATCHES = "embeddings.patch_embeddings.projection.weight"
@@ -98,10 +98,12 @@ def check_said(described: Described, told: Mapping[str, Any]) -> None:
         if name == "patch_size" and said is not None:
             said = pair(name, said)
         if said is not None and said != value:
-            raise CheckpointError(
-                f"config.json has {name} {quoted(said)}, the weights {value}; "
-                "use the config.json that was saved with these weights"
-            )
+            raise CheckpointError(f"config.json has {name} {quoted(said)}, the weights {value}; {ITS_OWN_CONFIG}")
+
+
+def contradiction(said: str, name: str, *, is_there: bool) -> CheckpointError:
+    """The error for what config.json says, where the tensor of that name says otherwise."""
+    return CheckpointError(f"config.json {said}, but there is {'' if is_there else 'no '}{name}; {ITS_OWN_CONFIG}")
 
 
 def make_reading(
@@ -121,27 +123,21 @@ def make_reading(
         unread: beginnings of names that are left out, each with its reason.
 
     Raises:
-        CheckpointError: if no ViT has these settings, a tensor is missing, or one is left over.
+        CheckpointError: if no ViT has these settings, or a tensor is left over.
     """
     found = described.found
-    decided = {decision.setting: _tuple(decision.value) for decision in decisions}
+    decided = {decision.setting: decision.value for decision in decisions}
     settings = {**told, **decided, **found.asked}
     if settings.get("pooling") == "mean" and "norm_after_pooling" not in settings:
         settings["norm_after_pooling"] = False  # the file's norm comes before the pooling
-    try:
-        config = ViTConfig(**settings)
-    except ConfigError as cause:
-        raise CheckpointError(f"config.json and the weights make no ViT: {shown(str(cause))[:300]}") from cause
+    config = config_of(settings)
     made = plan(config)
-    missing = sorted({source for part in made.values() for source in part.sources} - set(found.shapes))
-    if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CheckpointError(f"{shown(missing[0])} is missing{others}; copy or download the file again")
     preprocess, more = preprocess_of(described, config.image_size, config.patch_size)
     ignored = unused(found, made, unread)
     head = made["head.weight"].sources if "head.weight" in made else ()
-    names = class_names_of(found.described, config.classes) if head and head[0].endswith(CLASSIFIER) else ()
-    return Reading(config, made, preprocess, (*decisions, *more), ignored, names)
+    names = class_names_of(found.described, config.classes) if head and head[0].endswith(f"{CLASSIFIER}.weight") else ()
+    said = (*decisions, *about_classes(config, decisions), *more)
+    return Reading(config, made, preprocess, said, ignored, names)
 
 
 def name_before(shapes: Shapes, ending: str) -> str:
@@ -161,16 +157,15 @@ def both(before: str, reasons: Mapping[str, str]) -> dict[str, str]:
     return {start + name: reason for start in (before, "") for name, reason in reasons.items()}
 
 
-def classes_of(shapes: Shapes, heads: Mapping[str, str]) -> int:
-    """Outputs of the head; 0 without one."""
-    weight = shapes.get(f"{heads['head']}.weight", ()) if "head" in heads else ()
+def classes_of(shapes: Shapes, head: str) -> int:
+    """Outputs of the head of this name; 0 without one."""
+    weight = shapes.get(f"{head}.weight", ())
     return weight[0] if len(weight) == 2 else 0
 
 
 def last_norm(config: ViTConfig, theirs: str) -> Plan:
     """The norm after the blocks, where the architecture has it."""
-    ours = "fc_norm" if config.has_norm_after_pooling else "norm"
-    return {f"{ours}.{kind}": same(f"{theirs}.{kind}") for kind in ("weight", "bias")}
+    return dense(theirs, "fc_norm" if config.has_norm_after_pooling else "norm")
 
 
 def _heads(described: Described, blocks: Blocks, width: int) -> Decision:
@@ -180,7 +175,7 @@ def _heads(described: Described, blocks: Blocks, width: int) -> Decision:
     if settled.guessed and (left_over or not usual):
         raise CheckpointError(
             f"nothing says how many heads a width of {blocks.attention_width} is shared by; "
-            "give heads=..., or the config.json that was saved with these weights"
+            f"say heads=N, or {ITS_OWN_CONFIG}"
         )
     if settled.guessed:
         return replace(settled, reason=f"{head_dim} numbers a head is {settled.reason}")
@@ -227,8 +222,8 @@ def _image_size(described: Described, patch_size: Size, patches: int | None) -> 
     height, width = settled.value
     if patches is not None and not _fits((height, width), patch_size, patches):
         raise CheckpointError(
-            f"config.json's image_size {height} x {width} has other patches than the position table's {patches}; "
-            "use the config.json that was saved with these weights"
+            f"config.json's image_size {height} x {width} has other patches than the position table's {patches}"
+            f"; {ITS_OWN_CONFIG}"
         )
     whole = [max(height // patch_size[0], 1) * patch_size[0], max(width // patch_size[1], 1) * patch_size[1]]
     if whole == [height, width]:
@@ -252,7 +247,3 @@ def _layer_scale(described: Described) -> Decision:
         if (value := described.settings.get(name)) is not None:
             return Decision("layer_scale", number(name, value), f"{name} in config.json; the weights replace it")
     return Decision("layer_scale", 1.0, "a first value, which the weights replace")
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.containers.contract import Shapes
+from vitreous.checkpoints.containers.contract import Shapes, shown_name
+from vitreous.checkpoints.dialects.settled import about_classes, config_of
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import (
     Found,
@@ -30,7 +31,7 @@ from vitreous.checkpoints.reading import (
     unused,
 )
 from vitreous.data.preprocess import Preprocess
-from vitreous.errors import CheckpointError, ConfigError
+from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig
 
 _BLOCK = (
@@ -45,6 +46,7 @@ _HEAD_DIMS = {1152: 72, 1280: 80, 1408: 88, 1664: 104}
 """Numbers a head by width, where it is not 64: So400m, H/14, g/14 and G/14."""
 
 _USUAL_HEAD_DIM = 64
+_STEM_CONV = {True: "patch_embed.backbone.stem.conv.weight", False: "patch_embed.backbone.conv.weight"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Named:
         """All tensors, each under what `rename` makes of its name; those that have no place in timm are left out."""
         names = {(rename(name) if rename else name): name for name in shapes}
         ours = {timm: name for timm, name in names.items() if _OURS.fullmatch(timm)}
-        return cls({timm: shapes[name] for timm, name in ours.items()}, {timm: same(n) for timm, n in ours.items()})
+        return cls({timm: shapes[ours[timm]] for timm in ours}, {timm: same(ours[timm]) for timm in ours})
 
     def but(self, shapes: Shapes, parts: Plan) -> Named:
         """The same, with these tensors in place of those of their names."""
@@ -88,7 +90,7 @@ def told_by(named: Named) -> dict[str, Any]:
     hidden = shape_of(shapes, "blocks.0.mlp.fc2.weight", 2)[1]
     both = shape_of(shapes, "blocks.0.mlp.fc1.weight", 2)[0]
     if both not in (hidden, 2 * hidden):
-        raise CheckpointError(f"blocks.0.mlp goes from {width} to {both} and from {hidden} back; no MLP does that")
+        raise CheckpointError(f"blocks.0.mlp goes from {width} to {both} and from {hidden} back; copy the file again")
     inputs = shape_of(shapes, "blocks.0.attn.proj.weight", 2)[1]
     depth = layers_of(shapes, "blocks.")
     first = _block_names(shapes)
@@ -194,6 +196,25 @@ def positions_with_prefix(named: Named, before: int, prefix: int) -> tuple[Named
     return filled, (Decision("positions of the prefix", 0, reason),)
 
 
+def renaming(block: re.Pattern[str], in_block: Mapping[str, str], around: Mapping[str, str]) -> Callable[[str], str]:
+    """What turns a project's names into timm's; those that have no place there become empty.
+
+    Args:
+        block: of a name in a block: its first group is the layer, its second the rest.
+        in_block: beginnings of such rests, and timm's.
+        around: whole names of all other tensors, and timm's.
+    """
+
+    def rename(name: str) -> str:
+        if match := block.fullmatch(name):
+            for theirs, timms in in_block.items():
+                if match[2].startswith(theirs):
+                    return f"blocks.{match[1]}.{timms}{match[2].removeprefix(theirs)}"
+        return around.get(name, "")
+
+    return rename
+
+
 def without_keys(queries: Tensor, values: Tensor) -> Tensor:
     """One bias of two, with zeros for the keys between them: each adds the same to all scores of a query, exactly 0."""
     return torch.cat([queries, torch.zeros_like(queries), values])
@@ -229,29 +250,12 @@ def reading_of(
     values = told_by(named)
     values["positions"] = "learned" if "pos_embed" in named.shapes else "none"
     fields = ViTConfig.__dataclass_fields__
-    values |= {decision.setting: decision.value for decision in decisions if decision.setting in fields}
-    try:
-        config = ViTConfig.from_dict(values)
-    except (ConfigError, TypeError) as cause:
-        raise CheckpointError(f"the tensors and what is known of them do not make a ViT: {str(cause)[:300]}") from cause
-    plan = dict(named.parts)
-    told = (*decisions, *_told_decisions(config, values, decisions))
-    return Reading(config, plan, preprocess, told, unused(found, plan, reasons or {}), class_names)
-
-
-def _told_decisions(config: ViTConfig, values: dict[str, Any], decisions: Sequence[Decision]) -> list[Decision]:
-    """What is said of every file, so that a reader need not infer it."""
-    settled = {decision.setting for decision in decisions}
-    said = []
-    if "classes" not in settled:
-        reason = "rows of head.weight" if config.classes else "the file has no head; the model returns pooled features"
-        said.append(Decision("classes", config.classes, reason))
-    if "layer_scale" not in settled and values["layer_scale"] is not None:
-        said.append(Decision("layer_scale", config.layer_scale, "a usual first value; the weights replace it"))
-    return said
-
-
-_STEM_CONV = {True: "patch_embed.backbone.stem.conv.weight", False: "patch_embed.backbone.conv.weight"}
+    settled = {decision.setting: decision.value for decision in decisions if decision.setting in fields}
+    config = config_of(values | settled)
+    told = (*decisions, *about_classes(config, decisions))
+    if "layer_scale" not in settled and config.layer_scale is not None:
+        told += (Decision("layer_scale", config.layer_scale, "a usual first value; the weights replace it"),)
+    return Reading(config, named.parts, preprocess, told, unused(found, named.parts, reasons or {}), class_names)
 
 
 def _stem(shapes: Shapes) -> tuple[tuple[int, ...] | None, int, int]:
@@ -275,7 +279,7 @@ def _block_names(shapes: Shapes) -> set[str]:
             blocks.setdefault(layer, set()).add(rest)
     for names in blocks.values():
         if different := sorted(blocks["0"] ^ names):
-            listed = ", ".join(different[:3])
+            listed = ", ".join(shown_name(name) for name in different[:3])
             raise CheckpointError(
                 f"blocks are not all alike: some have {listed}; vitreous has one kind of block a model"
             )

@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 
 from vitreous.checkpoints.containers.contract import Shapes
-from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.settled import STAND_IN, about_images
 from vitreous.checkpoints.dialects.timm_names import (
     Named,
     has_timm_names,
-    pooling_of,
     reading_of,
     told_by,
     with_layer_scale,
     without_keys,
 )
-from vitreous.checkpoints.formats.timm import class_names_from_timm, image_size_in, part_of, pooling_in
+from vitreous.checkpoints.formats.timm import check_sizes, class_names_from_timm, image_size_in, part_of, pooling_in
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Part, Plan, Reading, asked_or, layers_of, same, shape_of
 from vitreous.checkpoints.timm_preprocess import preprocess_from_timm
@@ -30,10 +29,10 @@ TITLE = "BEiT"
 _TABLE = "attn.relative_position_bias_table"
 _SHARED = "rel_pos_bias.relative_position_bias_table"
 _PREFIX_OFFSETS = 3  # class token to patches, patches to class token, class token to itself
+_COMPUTED = "which offset each pair of tokens has; computed anew"
 _UNUSED = {
-    "mask_token": "the stand-in for masked patches, used in pre-training alone",
+    "mask_token": STAND_IN,
     "lm_head.": "the head over visual words, used in pre-training alone",
-    "rel_pos_bias.relative_position_index": "which offset each pair of tokens has; computed anew",
 }
 
 
@@ -57,16 +56,15 @@ def read(found: Found) -> Reading:
         )
     named = _in_timms_words(found)
     told = told_by(named)
+    check_sizes(part_of(found.described, "model_args"), told)
     offsets, heads = shape_of(named.shapes, f"blocks.0.{_TABLE}", 2)
     image_size = _image_size(found, offsets - _PREFIX_OFFSETS, told["patch_size"])
     preprocess, about = _preprocess(found, (int(image_size.value[0]), int(image_size.value[1])))
-    code = "BEiT's code without use_mean_pooling"
-    pooling = pooling_in(found, named) if "global_pool" in found.described else pooling_of(found, named, code)
     decisions = (
         asked_or("heads", found.asked, heads, "columns of the table of offsets"),
         asked_or("norm_eps", found.asked, 1e-6, "BEiT's code"),
         asked_or("activation", found.asked, "gelu", "BEiT's code, the exact GELU"),
-        pooling,
+        pooling_in(found, named, "BEiT's code without use_mean_pooling"),
         image_size,
         asked_or("positions", found.asked, "relative-bias", "there is a table of offsets"),
         asked_or("resampling", found.asked, "beit", "BEiT's run_class_finetuning.py"),
@@ -74,12 +72,8 @@ def read(found: Found) -> Reading:
         *about,
     )
     names = class_names_from_timm(found.described, told["classes"])
-    index = {name: "which offset each pair of tokens has; computed anew" for name in found.shapes if _is_index(name)}
+    index = dict.fromkeys((name for name in found.shapes if name.endswith(".relative_position_index")), _COMPUTED)
     return reading_of(found, named, decisions, preprocess, reasons=_UNUSED | index, class_names=names)
-
-
-def _is_index(name: str) -> bool:
-    return name.endswith(".attn.relative_position_index")
 
 
 def _in_timms_words(found: Found) -> Named:
@@ -105,7 +99,7 @@ def _preprocess(found: Found, size: tuple[int, int]) -> tuple[Preprocess, tuple[
         return preprocess_from_timm(dict(given))
     preprocess = Preprocess(size, "crop", 0.875 if min(size) < 384 else 1.0, "bicubic", HALF_MEAN, HALF_STD)
     reason = "BEiT's datasets.py; version 2 was trained with ImageNet's mean and std"
-    return preprocess, decided(preprocess, reason, guessed=True)
+    return preprocess, about_images(preprocess, reason, guessed=True)
 
 
 def _image_size(found: Found, offsets: int, patch_size: tuple[int, int]) -> Decision:

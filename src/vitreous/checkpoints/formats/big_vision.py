@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.dialects import flax
+from vitreous.checkpoints.dialects.settled import about_classes, about_images, config_of
 from vitreous.checkpoints.formats import google
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Part, Plan, Reading, same, shape_of, square_grid, unused
@@ -22,7 +23,6 @@ from vitreous.model.positions import sincos_positions
 TITLE = "Google big_vision"
 
 _TABLES = ("pos_embedding", "Transformer/pos_embedding")  # the second until 2022
-
 _PREPROCESS = (
     "big_vision's image towers are resized so; its ImageNet models cut the centre out of a larger image, "
     "and no file says which it is"
@@ -38,8 +38,7 @@ def read(found: Found) -> Reading:
     """Architecture and plan; see `reading`.
 
     Raises:
-        CheckpointError: if an array is missing, or one has no place in our model.
-        ConfigError: if the architecture cannot be.
+        CheckpointError: if the architecture cannot be, or an array has no place in it.
     """
     prefix = flax.prefix_of(found.shapes) or ""
     shapes = flax.without_prefix(found.shapes, prefix)
@@ -50,11 +49,11 @@ def read(found: Found) -> Reading:
     rows, table_decisions = _positions(found, shapes, patch_size)
     decisions = [*google.google_decisions(), _pooling(shapes), *table_decisions]
     settings |= {"patch_size": patch_size} | {decision.setting: decision.value for decision in decisions}
-    config = ViTConfig.from_dict(settings)
+    config = config_of(settings)
     plan = flax.encoder_plan(encoder) | _embedding_plan(shapes, config, rows) | flax.head_plan(settings)
-    plan = flax.whole_plan(plan | _pooling_plan(shapes), prefix, found.shapes)
+    plan = flax.with_prefix(plan | _pooling_plan(shapes), prefix)
     preprocess = pipelines.big_vision(config.image_size)
-    decisions.append(Decision("preprocess", preprocess.to_dict(), _PREPROCESS, guessed=True))
+    decisions += (*about_classes(config), *about_images(preprocess, _PREPROCESS, guessed=True))
     ignored = unused(found, plan, flax.beside_the_model(prefix) | google.headless(prefix, config))
     return Reading(config, plan, preprocess, tuple(decisions), ignored)
 

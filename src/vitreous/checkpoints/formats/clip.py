@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vitreous.checkpoints.dialects.pictures import decided
-from vitreous.checkpoints.dialects.timm_names import Named, grid_of, heads_of, reading_of, told_by
+from vitreous.checkpoints.dialects.settled import about_images
+from vitreous.checkpoints.dialects.timm_names import Named, grid_of, heads_of, reading_of, renaming, told_by
 from vitreous.checkpoints.formats import timm
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import (
@@ -20,11 +20,13 @@ from vitreous.checkpoints.reading import (
     Reading,
     asked_or,
     reshaped,
+    same,
     shape_of,
     transposed,
     unused,
     zeros,
 )
+from vitreous.data.images import shown
 from vitreous.data.pipelines import clip, siglip
 from vitreous.data.preprocess import Colour, Preprocess
 from vitreous.errors import CheckpointError
@@ -100,8 +102,9 @@ def read(found: Found) -> Reading:
 
 
 def _in_timms_words(found: Found, before: str) -> Named:
-    visual = {name.removeprefix(before): name for name in found.shapes if name.startswith(before)}
-    named = Named.of({name: found.shapes[name] for name in visual.values()}, lambda name: _renamed(name, before))
+    visual = {name: shape for name, shape in found.shapes.items() if name.startswith(before)}
+    rename = renaming(_BLOCK, _IN_BLOCK, _WORDS)
+    named = Named.of(visual, lambda name: rename(name.removeprefix(before)))
     width = shape_of(found.shapes, f"{before}class_embedding", 1)[0]
     rows = shape_of(found.shapes, f"{before}positional_embedding", 2)[0]
     shapes: dict[str, tuple[int, ...]] = {"cls_token": (1, 1, width), "pos_embed": (1, rows, width)}
@@ -109,20 +112,11 @@ def _in_timms_words(found: Found, before: str) -> Named:
         "cls_token": reshaped(f"{before}class_embedding", 1, 1, -1),
         "pos_embed": Part((f"{before}positional_embedding",), lambda table: table.unsqueeze(0)),
     }
-    if f"{before}proj" in visual.values():
+    if f"{before}proj" in visual:
         outputs = shape_of(found.shapes, f"{before}proj", 2)[1]
         shapes |= {"head.weight": (outputs, width), "head.bias": (outputs,)}
         parts |= {"head.weight": transposed(f"{before}proj"), "head.bias": zeros(outputs)}
     return named.but(shapes, parts)
-
-
-def _renamed(name: str, before: str) -> str:
-    short = name.removeprefix(before)
-    if match := _BLOCK.fullmatch(short):
-        for theirs, timms in _IN_BLOCK.items():
-            if match[2].startswith(theirs):
-                return f"blocks.{match[1]}.{timms}{match[2].removeprefix(theirs)}"
-    return _WORDS.get(short, f"?{name}")  # nothing of timm's
 
 
 def _heads(found: Found, width: int, tower: Mapping[str, Any]) -> Decision:
@@ -164,9 +158,11 @@ def _preprocess(
                 resize="squash" if given.get("resize_mode") == "squash" else "crop",
             )
         except (TypeError, ValueError) as cause:
-            raise CheckpointError(f"preprocess_cfg cannot be used: {str(cause)[:200]}") from cause
+            raise CheckpointError(
+                f"preprocess_cfg cannot be used: {shown(str(cause))[:200]}; copy the file again"
+            ) from cause
         reason = "preprocess_cfg in its configuration"
-    return preprocess, decided(preprocess, reason)
+    return preprocess, about_images(preprocess, reason)
 
 
 def _colour(numbers: Sequence[Any]) -> Colour:
@@ -194,9 +190,8 @@ def _read_timm_tower(found: Found) -> Reading:
     reading = timm.read(Found(inside, found.container, name=name, asked=found.asked))
     plan = {ours: Part(tuple(own[source] for source in part.sources), part.make) for ours, part in reading.plan.items()}
     if projection in found.shapes:
-        has_bias = "visual.head.proj.bias" in found.shapes
-        bias = Part(("visual.head.proj.bias",), lambda tensor: tensor) if has_bias else zeros(reading.config.classes)
-        plan["head.bias"] = bias
+        bias = "visual.head.proj.bias"
+        plan["head.bias"] = same(bias) if bias in found.shapes else zeros(reading.config.classes)
     size = reading.config.image_size
     preprocess, about = _preprocess(found, size, siglip if reading.config.pooling == "map" else clip)
     told = ("mean and std", "resize", "interpolation", "classes")

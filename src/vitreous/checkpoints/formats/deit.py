@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.settled import about_images
 from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
@@ -52,6 +52,6 @@ def read(found: Found) -> Reading:
         image_size,
         asked_or("resampling", found.asked, "deit", "DeiT's main.py"),
         *notes,
-        *decided(preprocess, "DeiT's README_revenge.md" if third else "DeiT's datasets.py"),
+        *about_images(preprocess, "DeiT's README_revenge.md" if third else "DeiT's datasets.py"),
     )
     return reading_of(found, named, decisions, preprocess)

@@ -8,9 +8,10 @@ or their projection head does. iBOT with layer scale calls it gamma_1 and gamma_
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.settled import STAND_IN, about_images
 from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
@@ -23,15 +24,15 @@ from vitreous.checkpoints.dialects.timm_names import (
 )
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Reading, asked_or
-from vitreous.data.pipelines import dino
+from vitreous.data.pipelines import Size, dino, msn
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.config import Resampling
 
 TITLE = "DINO, iBOT or MSN"
 
 _UNUSED = {
-    "masked_embed": "iBOT's stand-in for masked patches, used in pre-training alone",
-    "mask_token": "the stand-in for masked patches, used in pre-training alone",
+    "masked_embed": STAND_IN,
+    "mask_token": STAND_IN,
     "head.mlp.": "the projection head of pre-training",
     "head.last_layer": "the projection head of pre-training",
     "fc.": "MSN's projection head of pre-training",
@@ -46,20 +47,20 @@ class Project:
     Attributes:
         name: as its readers know it.
         resampling: whose rule moves positions.
-        interpolation: of its evaluation's resize.
+        images: its evaluation's preprocessing.
         source: the file that says so.
     """
 
     name: str
     resampling: Resampling
-    interpolation: str
+    images: Callable[[Size], Preprocess]
     source: str
 
 
 _PROJECTS = {
-    "ibot": Project("iBOT", "dino", "bicubic", "evaluation/eval_linear.py"),
-    "msn": Project("MSN", "msn", "bilinear", "linear_eval.py"),
-    "dino": Project("DINO", "dino", "bicubic", "eval_linear.py"),
+    "ibot": Project("iBOT", "dino", dino, "evaluation/eval_linear.py"),
+    "msn": Project("MSN", "msn", msn, "linear_eval.py"),
+    "dino": Project("DINO", "dino", dino, "eval_linear.py"),
 }
 _PROJECTION, _SECOND_PROJECTION = "head.last_layer.", "head.last_layer2."
 _OTHERS = re.compile(r"dino_?v[23]|mask_?dino|grounding")
@@ -80,8 +81,7 @@ def read(found: Found) -> Reading:
     named = Named.of(found.shapes, with_layer_scale)
     width = told_by(named)["width"]
     image_size, _ = grid_of(found, named, (1,))
-    size = (image_size.value[0], image_size.value[1])
-    preprocess = Preprocess(size, interpolation="bilinear") if project.interpolation == "bilinear" else dino(size)
+    preprocess = project.images((image_size.value[0], image_size.value[1]))
     decisions = (
         Decision("project", project.name, _why(found)),
         heads_of(found, width, f"{project.name}'s models"),
@@ -90,7 +90,7 @@ def read(found: Found) -> Reading:
         pooling_of(found, named, f"{project.name}'s code returns the class token"),
         image_size,
         asked_or("resampling", found.asked, project.resampling, f"{project.name}'s interpolate_pos_encoding"),
-        *decided(preprocess, f"{project.name}'s {project.source}"),
+        *about_images(preprocess, f"{project.name}'s {project.source}"),
     )
     return reading_of(found, named, decisions, preprocess, reasons=_UNUSED)
 

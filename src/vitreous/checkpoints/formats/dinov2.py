@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.settled import STAND_IN, about_images
 from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
@@ -20,12 +20,10 @@ from vitreous.data.pipelines import dinov2
 
 TITLE = "DINOv2"
 
-_RENAMED = {"register_tokens": "reg_token"}
 _LAYERS = {"mlp.w12.": "mlp.fc1.", "mlp.w3.": "mlp.fc2."}
 _CHUNKED = re.compile(r"blocks\.\d+\.(\d+)\.(.+)")
 _EVALUATED_AT = 224
-
-_UNUSED = {"mask_token": "the stand-in for masked patches, used in pre-training alone"}
+_UNUSED = {"mask_token": STAND_IN}
 
 
 def recognises(found: Found) -> bool:
@@ -57,7 +55,7 @@ def read(found: Found) -> Reading:
         image_size,
         asked_or("resampling", found.asked, rule, "DINOv2's interpolate_pos_encoding, as its hub sets it"),
         *notes,
-        *decided(preprocess, "DINOv2's make_classification_eval_transform"),
+        *about_images(preprocess, "DINOv2's make_classification_eval_transform"),
     )
     return reading_of(found, named, decisions, preprocess, reasons=_UNUSED)
 
@@ -67,7 +65,7 @@ def _in_timms_words(name: str) -> str:
         name = f"blocks.{match[1]}.{match[2]}"
     for theirs, timms in _LAYERS.items():
         name = name.replace(theirs, timms)
-    return _RENAMED.get(name, name)
+    return "reg_token" if name == "register_tokens" else name
 
 
 def _evaluation_size(found: Found, patch_size: tuple[int, int], trained: Decision) -> tuple[int, int]:

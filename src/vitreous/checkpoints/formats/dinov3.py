@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from vitreous.checkpoints.containers.contract import Shapes
-from vitreous.checkpoints.dialects.pictures import decided
-from vitreous.checkpoints.dialects.timm_names import Named, pooling_of, reading_of, with_layer_scale, without_keys
-from vitreous.checkpoints.formats.timm import image_size_in, part_of, pooling_in
+from vitreous.checkpoints.dialects.settled import STAND_IN, about_images
+from vitreous.checkpoints.dialects.timm_names import Named, reading_of, told_by, with_layer_scale, without_keys
+from vitreous.checkpoints.formats.timm import check_sizes, class_names_from_timm, image_size_in, part_of, pooling_in
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Part, Plan, Reading, asked_or, joined, shape_of
 from vitreous.checkpoints.timm_preprocess import preprocess_from_timm
@@ -34,7 +34,7 @@ _SATELLITE_STD = (0.213, 0.156, 0.143)
 _TIMMS = re.compile(r"vit_(?:tiny|small|small_plus|base|large|huge_plus|7b)_patch16_dinov3(?:_qkvb)?")
 _GATED = {".mlp.w1.": ".mlp.w2.", ".mlp.fc1_g.": ".mlp.fc1_x."}
 _UNUSED = {
-    "mask_token": "the stand-in for masked patches, used in pre-training alone",
+    "mask_token": STAND_IN,
     "rope_embed.periods": "the rotation's periods, computed anew from rope_base; their values are not compared",
     "local_cls_norm.": "a LayerNorm for small crops, used in pre-training alone",
 }
@@ -62,22 +62,23 @@ def read(found: Found) -> Reading:
             "open it with its own library, facebookresearch/dinov3"
         )
     named = _in_timms_words(found)
-    width = shape_of(found.shapes, "patch_embed.proj.weight", 4)[0]
+    told = told_by(named)
+    check_sizes(part_of(found.described, "model_args"), told)
+    width = told["width"]
     size = image_size_in(found) or Decision("image_size", list(_TRAINED_AT), _ANY_SIZE)
     preprocess, about = _preprocess(found, (int(size.value[0]), int(size.value[1])), width)
-    code = "DINOv3's code returns the class token"
-    pooling = pooling_in(found, named) if "global_pool" in found.described else pooling_of(found, named, code)
     decisions = (
         _heads(found, width),
         asked_or("norm_eps", found.asked, 1e-5, "DINOv3's hub: layernormbf16"),
         asked_or("activation", found.asked, "gelu", "DINOv3's code: the exact GELU, or SwiGLU where there is w1"),
-        pooling,
+        pooling_in(found, named, "DINOv3's code returns the class token"),
         asked_or("positions", found.asked, "rope", "DINOv3's code"),
         asked_or("rope_base", found.asked, 100.0, "DINOv3's hub; the file's own periods are not compared"),
         size,
         *about,
     )
-    return reading_of(found, named, decisions, preprocess, reasons=_UNUSED)
+    names = class_names_from_timm(found.described, told["classes"])
+    return reading_of(found, named, decisions, preprocess, reasons=_UNUSED, class_names=names)
 
 
 def _heads(found: Found, width: int) -> Decision:
@@ -129,7 +130,7 @@ def _preprocess(found: Found, size: tuple[int, int], width: int) -> tuple[Prepro
     if satellite:
         preprocess = replace(preprocess, mean=_SATELLITE_MEAN, std=_SATELLITE_STD)
     images = "satellite images, SAT-493M" if satellite else "photographs, LVD-1689M"
-    decisions = decided(preprocess, f"DINOv3's README, make_transform for {images}")
+    decisions = about_images(preprocess, f"DINOv3's README, make_transform for {images}")
     if satellite or photographs or width not in _WIDTHS_OF_BOTH:
         return preprocess, decisions
     other = f"{decisions[0].reason}; weights of SAT-493M have mean {list(_SATELLITE_MEAN)}, std {list(_SATELLITE_STD)}"

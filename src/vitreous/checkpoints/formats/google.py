@@ -13,8 +13,9 @@ from torch import Tensor
 
 from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.dialects import flax
+from vitreous.checkpoints.dialects.settled import about_classes, about_images, config_of
 from vitreous.checkpoints.loaded import Decision
-from vitreous.checkpoints.reading import Found, Plan, Reading, same, shape_of, square_grid, unused
+from vitreous.checkpoints.reading import Found, Plan, Reading, asked_or, same, shape_of, square_grid, unused
 from vitreous.data import pipelines
 from vitreous.errors import ConfigError
 from vitreous.model.config import ViTConfig
@@ -44,8 +45,7 @@ def read(found: Found) -> Reading:
     """Architecture and plan; see `reading`.
 
     Raises:
-        CheckpointError: if an array is missing, or one has no place in our model.
-        ConfigError: if the architecture cannot be.
+        CheckpointError: if the architecture cannot be, or an array has no place in it.
     """
     prefix = flax.prefix_of(found.shapes) or ""
     shapes = flax.without_prefix(found.shapes, prefix)
@@ -62,12 +62,11 @@ def read(found: Found) -> Reading:
     else:
         decisions += [Decision("positions", "none", "there is no table of positions"), usual_size(found, patch_size)]
     settings |= {"patch_size": patch_size} | {decision.setting: decision.value for decision in decisions}
-    config = ViTConfig.from_dict(settings)
+    config = config_of(settings)
     plan = flax.encoder_plan(encoder) | _embedding_plan(shapes, config) | flax.head_plan(settings)
-    plan = flax.whole_plan(plan, prefix, found.shapes)
+    plan = flax.with_prefix(plan, prefix)
     preprocess = pipelines.google(config.image_size)
-    reason = "what Google's code does for every model: squashed, bilinear, colours from -1 to 1"
-    decisions.append(Decision("preprocess", preprocess.to_dict(), reason))
+    decisions += (*about_classes(config), *about_images(preprocess, "what Google's code does for every model"))
     ignored = unused(found, plan, flax.beside_the_model(prefix) | headless(prefix, config))
     return Reading(config, plan, preprocess, tuple(decisions), ignored)
 
@@ -139,10 +138,9 @@ def patch_pixels(shapes: Shapes, stem: tuple[int, ...] | None) -> tuple[int, int
 
 def usual_size(found: Found, patch_size: tuple[int, int]) -> Decision:
     """The image size of a model without a table of positions: as asked, or about 224 pixels."""
-    if "image_size" in found.asked:
-        return Decision("image_size", list(found.asked["image_size"]), "as asked")
     size = [max(_USUAL_SIDE // side, 1) * side for side in patch_size]
-    return Decision("image_size", size, "the usual size, because there is no table of positions", guessed=True)
+    reason = "the usual size, because there is no table of positions"
+    return asked_or("image_size", found.asked, size, reason, guessed=True)
 
 
 def headless(prefix: str, config: ViTConfig) -> dict[str, str]:
@@ -227,7 +225,7 @@ def _stem_layers(
     for stage, units in enumerate(stem):
         for unit in range(units):
             ours, theirs = f"patch_embed.backbone.stages.{stage}.blocks.{unit}", f"block{stage + 1}/unit{unit + 1}"
-            layers += [(f"{ours}.{numbered[0]}{n}", f"{theirs}/{numbered[1]}{n}") for n in (1, 2, 3)]
+            layers += [(f"{ours}.{numbered[0]}{place}", f"{theirs}/{numbered[1]}{place}") for place in (1, 2, 3)]
             if unit == 0:
                 layers.append((f"{ours}.{shortcut[0]}", f"{theirs}/{shortcut[1]}"))
     return layers

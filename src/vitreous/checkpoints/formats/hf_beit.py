@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.dialects.hf_blocks import Blocks, dense, read_blocks
-from vitreous.checkpoints.dialects.hf_config import Described, describe, model_type_of, number, refuse
+from vitreous.checkpoints.dialects.hf_config import CLASSIFIER, Described, describe, model_type_of, number, refuse
 from vitreous.checkpoints.dialects.hf_encoder import (
     PATCHES,
     both,
     check_said,
     classes_of,
+    contradiction,
     encoder_settings,
     last_norm,
     make_reading,
     name_before,
 )
+from vitreous.checkpoints.dialects.settled import STAND_IN
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Part, Plan, Reading, asked_or, same, shape_of
-from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig
 
 TITLE = "transformers BEiT"
@@ -39,9 +41,8 @@ _ABSOLUTE = "embeddings.position_embeddings"
 _AFTER = "pooler.layernorm"
 _BEFORE = "layernorm"
 
-_HEADS = {"head": "classifier"}
 _LEFT_OUT = {
-    "embeddings.mask_token": "stands for hidden patches while pre-training",
+    "embeddings.mask_token": STAND_IN,
     "lm_head.": "the head of the pre-training, which names hidden patches",
 }
 
@@ -76,13 +77,10 @@ def read(found: Found) -> Reading:
     told, decisions = encoder_settings(described, blocks, before + PATCHES, patches, scores=scores)
     positions = "learned" if absolute else "relative-bias" if tables else "none"
     norm, pooling = _last(shapes, before, described)
-    told |= {"positions": positions, "classes": classes_of(shapes, _HEADS)}
+    told |= {"positions": positions, "classes": classes_of(shapes, CLASSIFIER)}
     told["norm_after_pooling"] = norm == before + _AFTER
     decisions.append(pooling)
-
-    def plan(config: ViTConfig) -> Plan:
-        return _plan(shapes, before, blocks, norm, config)
-
+    plan = partial(_plan, shapes, before, blocks, norm)
     reasons = both(before, _LEFT_OUT)
     computed = [name for name in shapes if name.endswith("relative_position_index")]
     reasons |= dict.fromkeys(computed, "numbers of offsets, which are computed")
@@ -104,8 +102,8 @@ def _check_parts(described: Described, blocks: Blocks, tables: Sequence[str], *,
     check_said(described, told | {"use_absolute_position_embeddings": absolute})
     first = described.settings.get("layer_scale_init_value")
     if first is not None and (number("layer_scale_init_value", first) > 0) != blocks.has_layer_scale:
-        there = "there is" if blocks.has_layer_scale else "there is no"
-        raise CheckpointError(f"config.json has layer_scale_init_value {first}, but {there} {blocks.path}0.lambda_1")
+        said = f"has layer_scale_init_value {first}"
+        raise contradiction(said, f"{blocks.path}0.lambda_1", is_there=blocks.has_layer_scale)
 
 
 def _patches(shapes: Shapes, before: str, tables: Sequence[str]) -> int | None:
@@ -147,7 +145,7 @@ def _plan(shapes: Shapes, before: str, blocks: Blocks, norm: str, config: ViTCon
             plan[f"blocks.{layer}.attn.{_SCORES}"] = _scores(_tables(shapes, before, blocks.path), blocks.path, layer)
     plan |= last_norm(config, norm)
     if config.classes:
-        plan |= dense(_HEADS["head"], "head")
+        plan |= dense(CLASSIFIER, "head")
     return plan
 
 

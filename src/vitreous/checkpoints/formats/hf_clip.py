@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from functools import partial
 
 from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.dialects.hf_blocks import Blocks, dense, dense_without_bias, read_blocks
@@ -10,6 +10,7 @@ from vitreous.checkpoints.dialects.hf_config import CLASSIFIER, Described, descr
 from vitreous.checkpoints.dialects.hf_encoder import (
     both,
     classes_of,
+    contradiction,
     encoder_settings,
     last_norm,
     make_reading,
@@ -17,7 +18,6 @@ from vitreous.checkpoints.dialects.hf_encoder import (
 )
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Part, Plan, Reading, asked_or, reshaped, same, shape_of
-from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig
 
 TITLE = "transformers CLIP or SigLIP"
@@ -25,12 +25,12 @@ TITLE = "transformers CLIP or SigLIP"
 _PATCHES = "embeddings.patch_embedding.weight"
 _CLASS = "embeddings.class_embedding"
 _TABLE = "embeddings.position_embedding.weight"
+_PATCH_BIAS = "embeddings.patch_embedding.bias"
 _CLIP = ("clip", "clip_vision_model")
 _SIGLIP = ("siglip", "siglip_vision_model")
 _NAFLEX = ("siglip2", "siglip2_vision_model")
 
-_PROJECTION = {"head": "visual_projection"}
-_CLASSES = {"head": CLASSIFIER.removesuffix(".weight")}
+_PROJECTION = "visual_projection"
 _LEFT_OUT = {
     "text_model.": "the text encoder",
     "text_projection.": "the text encoder's head",
@@ -61,37 +61,34 @@ def read(found: Found) -> Reading:
     if model_type_of(found) in _NAFLEX or len(shapes[before + _PATCHES]) == 2:
         raise refuse("SigLIP 2 with NaFlex", "its images are lists of patches of any proportions, not squares")
     is_clip = before + _CLASS in shapes
-    if is_clip and CLASSIFIER in shapes:
+    if is_clip and f"{CLASSIFIER}.weight" in shapes:
         raise refuse("CLIPForImageClassification", "its classifier averages tokens that no norm has seen")
     described = describe(found, "clip_vision_model" if is_clip else "siglip_vision_model")
     if is_clip != (described.model_type in _CLIP):
-        there = "there is" if is_clip else "there is no"
-        raise CheckpointError(f"config.json is of {described.model_type!r}, but {there} {before}{_CLASS}")
+        raise contradiction(f"is of {described.model_type!r}", before + _CLASS, is_there=is_clip)
     blocks = read_blocks(shapes, before)
     patches = shape_of(shapes, before + _TABLE, 2)[0] - is_clip
     told, decisions = encoder_settings(described, blocks, before + _PATCHES, patches)
-    heads = {ours: name for ours, name in (_PROJECTION if is_clip else _CLASSES).items() if f"{name}.weight" in shapes}
+    head = _PROJECTION if is_clip else CLASSIFIER
+    has_head = f"{head}.weight" in shapes
     told |= {
         "class_token": is_clip,
         "norm_before_blocks": is_clip,
-        "patch_bias": (before + _PATCHES).removesuffix("weight") + "bias" in shapes,
-        "classes": classes_of(shapes, heads),
+        "patch_bias": before + _PATCH_BIAS in shapes,
+        "classes": classes_of(shapes, head),
     }
-    decisions.append(_pooling(described, before, is_clip, bool(heads)))
-    if is_clip and heads:
+    decisions.append(_pooling(described, before, is_clip=is_clip, has_head=has_head))
+    if is_clip and has_head:
         reason = "visual_projection: the outputs are an embedding, to be compared with texts' embeddings, not classes"
         decisions.append(Decision("classes", told["classes"], reason))
-
-    def plan(config: ViTConfig) -> Plan:
-        return _plan(shapes, before, blocks, heads, config)
-
+    plan = partial(_plan, shapes, before, blocks, head)
     reasons = both(before, _LEFT_OUT)
     if told["classes"] and not is_clip:
         reasons[f"{before}head."] = "an attention pooling, which the classifier does not read"
     return make_reading(described, told, decisions, plan, reasons)
 
 
-def _pooling(described: Described, before: str, is_clip: bool, has_head: bool) -> Decision:
+def _pooling(described: Described, before: str, *, is_clip: bool, has_head: bool) -> Decision:
     asked = described.found.asked
     if is_clip:
         return asked_or("pooling", asked, "class", "CLIP's output is the class token")
@@ -103,24 +100,22 @@ def _pooling(described: Described, before: str, is_clip: bool, has_head: bool) -
     return asked_or("pooling", asked, "mean", reason, guessed=True)
 
 
-def _plan(shapes: Shapes, before: str, blocks: Blocks, heads: dict[str, str], config: ViTConfig) -> Plan:
+def _plan(shapes: Shapes, before: str, blocks: Blocks, head: str, config: ViTConfig) -> Plan:
     plan = dict(blocks.plan)
     tokens, width = shape_of(shapes, before + _TABLE, 2)
     plan["pos_embed"] = reshaped(before + _TABLE, 1, tokens, width)
     plan["patch_embed.proj.weight"] = same(before + _PATCHES)
     if config.patch_bias:
-        plan["patch_embed.proj.bias"] = same((before + _PATCHES).removesuffix("weight") + "bias")
+        plan["patch_embed.proj.bias"] = same(before + _PATCH_BIAS)
     if config.class_token:
         plan["cls_token"] = reshaped(before + _CLASS, 1, 1, shape_of(shapes, before + _CLASS, 1)[0])
     if config.norm_before_blocks:
-        # the missing letters are transformers' own
-        plan |= {f"norm_pre.{kind}": same(f"{before}pre_layrnorm.{kind}") for kind in ("weight", "bias")}
+        plan |= dense(f"{before}pre_layrnorm", "norm_pre")  # the missing letters are transformers' own
     plan |= last_norm(config, f"{before}post_layernorm")
     if config.pooling == "map":
         plan |= _attention_pooling(shapes, f"{before}head.")
     if config.classes:
-        head = heads["head"]
-        plan |= dense_without_bias(shapes, head, "head") if heads == _PROJECTION else dense(head, "head")
+        plan |= dense_without_bias(shapes, head, "head") if head == _PROJECTION else dense(head, "head")
     return plan
 
 
@@ -131,17 +126,12 @@ def _attention_pooling(shapes: Shapes, theirs: str) -> Plan:
         name = f"{theirs}attention.in_proj_{kind}"
         width = shape_of(shapes, name, axes)[0] // 3
         plan |= {f"attn_pool.q.{kind}": _rows(name, 0, width), f"attn_pool.kv.{kind}": _rows(name, width, 3 * width)}
-        plan[f"attn_pool.norm.{kind}"] = same(f"{theirs}layernorm.{kind}")
-    plan |= dense(f"{theirs}attention.out_proj", "attn_pool.proj")
-    for layer in ("mlp.fc1", "mlp.fc2"):
-        plan |= dense(theirs + layer, f"attn_pool.{layer}")
+    named = {"layernorm": "norm", "attention.out_proj": "proj", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+    for layer, ours in named.items():
+        plan |= dense(theirs + layer, f"attn_pool.{ours}")
     return plan
 
 
 def _rows(name: str, first: int, end: int) -> Part:
     """A copy of some rows, so that the others' memory is given back."""
-
-    def make(tensor: Tensor) -> Tensor:
-        return tensor[first:end].clone()
-
-    return Part((name,), make)
+    return Part((name,), lambda tensor: tensor[first:end].clone())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.dialects.hf_blocks import DENSE, Blocks, dense, read_blocks
-from vitreous.checkpoints.dialects.hf_config import Described, describe, model_type_of, number
+from vitreous.checkpoints.dialects.hf_config import CLASSIFIER, Described, describe, model_type_of, number
 from vitreous.checkpoints.dialects.hf_encoder import (
     PATCHES,
     both,
@@ -20,9 +21,9 @@ from vitreous.checkpoints.dialects.hf_encoder import (
     make_reading,
     name_before,
 )
+from vitreous.checkpoints.dialects.settled import STAND_IN
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Part, Plan, Reading, asked_or, same, shape_of
-from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig
 
 TITLE = "transformers DINO"
@@ -39,9 +40,8 @@ _BIASES = {
 }  # fmt: skip
 """DINOv3's switches, and whose bias each is."""
 
-_HEADS = {"head": "classifier"}
 _LEFT_OUT = {
-    "embeddings.mask_token": "stands for hidden patches while pre-training",
+    "embeddings.mask_token": STAND_IN,
     "rope_embeddings.": "turns of rotary positions, which are computed",
 }
 
@@ -63,25 +63,22 @@ def read(found: Found) -> Reading:
         CheckpointError: if tensors and config.json do not fit each other, or say what a ViT cannot be.
     """
     shapes = found.shapes
-    rotary = any(name.endswith(_V3_PATCHES) for name in shapes)
-    ending = _V3_PATCHES if rotary else PATCHES
+    is_rotary = any(name.endswith(_V3_PATCHES) for name in shapes)
+    ending = _V3_PATCHES if is_rotary else PATCHES
     before = name_before(shapes, ending)
     registers = _registers(shapes, f"{before}embeddings.register_tokens")
-    described = describe(found, _V3 if rotary else "dinov2_with_registers" if registers else "dinov2")
-    blocks = read_blocks(shapes, before, DENSE if rotary else ())
+    described = describe(found, _V3 if is_rotary else "dinov2_with_registers" if registers else "dinov2")
+    blocks = read_blocks(shapes, before, DENSE if is_rotary else ())
     _check_parts(described, blocks, registers)
-    patches = None if rotary else shape_of(shapes, f"{before}embeddings.position_embeddings", 3)[1] - 1
+    patches = None if is_rotary else shape_of(shapes, f"{before}embeddings.position_embeddings", 3)[1] - 1
     rule = "transformers-registers" if described.model_type == "dinov2_with_registers" else "transformers"
     told, decisions = encoder_settings(described, blocks, before + ending, patches, rule=rule)
-    told |= {"registers": registers, "classes": classes_of(shapes, _HEADS)}
-    if rotary:
+    told |= {"registers": registers, "classes": classes_of(shapes, CLASSIFIER)}
+    if is_rotary:
         told["positions"] = "rope"
         decisions.append(described.settle("rope_base", "rope_theta", _ROPE_BASE, number))
     decisions.append(_pooling(found, described.model_type, has_head=bool(told["classes"])))
-
-    def plan(config: ViTConfig) -> Plan:
-        return _plan(shapes, before, ending, blocks, config)
-
+    plan = partial(_plan, shapes, before, ending, blocks)
     reasons = both(before, _LEFT_OUT)
     if not registers:
         reasons |= both(before, {"embeddings.register_tokens": "it is empty"})
@@ -95,8 +92,7 @@ def _registers(shapes: Shapes, name: str) -> int:
 
 def _check_parts(described: Described, blocks: Blocks, registers: int) -> None:
     """Refuses a file that lacks what config.json says; without these parts a model computes something else."""
-    if not blocks.has_layer_scale:
-        raise CheckpointError(f"{blocks.path}0.{_SCALE} is missing; copy or download the file again")
+    shape_of(described.found.shapes, f"{blocks.path}0.{_SCALE}", 1)
     told: dict[str, Any] = {"num_register_tokens": registers, "use_swiglu_ffn": blocks.gated_mlp}
     told |= {"use_gated_mlp": blocks.gated_mlp, "qkv_bias": blocks.qkv_bias}
     told |= {name: layer in blocks.biases for name, layer in _BIASES.items()}
@@ -121,7 +117,7 @@ def _plan(shapes: Shapes, before: str, ending: str, blocks: Blocks, config: ViTC
     plan |= dense(patches, "patch_embed.proj")
     plan |= last_norm(config, before + ("norm" if ending == _V3_PATCHES else "layernorm"))
     if config.classes:
-        plan |= dense(_HEADS["head"], "head")
+        plan |= dense(CLASSIFIER, "head")
     return plan
 
 

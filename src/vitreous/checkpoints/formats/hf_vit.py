@@ -6,6 +6,7 @@ Files and models in memory have different names for the same tensors; both are r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,22 +14,24 @@ from torch import Tensor
 
 from vitreous.checkpoints.containers.contract import Shapes
 from vitreous.checkpoints.dialects.hf_blocks import Blocks, dense, read_blocks
-from vitreous.checkpoints.dialects.hf_config import ACTIVATIONS, Described, describe, model_type_of
+from vitreous.checkpoints.dialects.hf_config import ACTIVATIONS, CLASSIFIER, Described, describe, model_type_of
 from vitreous.checkpoints.dialects.hf_encoder import (
     PATCHES,
     both,
     check_said,
     classes_of,
+    contradiction,
     encoder_settings,
     last_norm,
     make_reading,
     name_before,
 )
+from vitreous.checkpoints.dialects.settled import STAND_IN
 from vitreous.checkpoints.hf_preprocess import to_hf
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Plan, Reading, asked_or, same, shape_of
 from vitreous.data.preprocess import Preprocess
-from vitreous.errors import CheckpointError, ConfigError
+from vitreous.errors import ConfigError
 from vitreous.model.config import ViTConfig
 
 TITLE = "transformers ViT"
@@ -37,12 +40,12 @@ _TYPES = ("vit", "deit", "vit_mae", "vit_msn", "ijepa")
 
 _LEFT_OUT = {
     "pooler.": "the pooler, a layer for pre-training, which no classifier reads",
-    "embeddings.mask_token": "stands for hidden patches while pre-training",
+    "embeddings.mask_token": STAND_IN,
     "decoder.": "the decoder of the pre-training",
 }
 
 _TEACHER = {"head": "cls_classifier", "head_dist": "distillation_classifier"}
-_STUDENT = {"head": "classifier"}
+_STUDENT = {"head": CLASSIFIER}
 
 _BLOCK = {
     "norm1": "layernorm_before", "attn.proj": "attention.output.dense", "norm2": "layernorm_after",
@@ -76,20 +79,17 @@ def read(found: Found) -> Reading:
     heads = _heads(shapes)
     has_class, has_second = (before + _AROUND[token] in shapes for token in ("cls_token", "dist_token"))
     if described.known and has_class == (described.model_type == "ijepa"):
-        there = "there is" if has_class else "there is no"
-        raise CheckpointError(f"config.json is of {described.model_type!r}, but {there} {before}{_AROUND['cls_token']}")
+        raise contradiction(f"is of {described.model_type!r}", before + _AROUND["cls_token"], is_there=has_class)
     check_said(described, {"qkv_bias": blocks.qkv_bias})
     patches = shape_of(shapes, before + _AROUND["pos_embed"], 3)[1] - has_class - has_second
     told, decisions = encoder_settings(described, blocks, before + PATCHES, patches)
-    told |= {"class_token": has_class, "distillation": heads == _TEACHER, "classes": classes_of(shapes, heads)}
+    classes = classes_of(shapes, heads.get("head", ""))
+    told |= {"class_token": has_class, "distillation": heads == _TEACHER, "classes": classes}
     if has_second and heads != _TEACHER:
         reason = "the distillation token has no head of its own here: it is read by other tokens only"
         decisions.append(Decision("registers", 1, reason))
     decisions.append(_pooling(described, has_class=has_class, has_head=bool(heads)))
-
-    def plan(config: ViTConfig) -> Plan:
-        return _plan(shapes, before, blocks, heads, config)
-
+    plan = partial(_plan, shapes, before, blocks, heads)
     return make_reading(described, told, decisions, plan, both(before, _LEFT_OUT))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.settled import STAND_IN, about_images
 from vitreous.checkpoints.dialects.timm_names import (
     Named,
     grid_of,
@@ -20,7 +20,7 @@ TITLE = "MAE"
 
 _UNUSED = {
     "decoder_": "the decoder, which paints masked patches in pre-training",
-    "mask_token": "the stand-in for masked patches, used in pre-training alone",
+    "mask_token": STAND_IN,
 }
 
 
@@ -48,6 +48,6 @@ def read(found: Found) -> Reading:
         image_size,
         asked_or("resampling", found.asked, "mae", "MAE's util/pos_embed.py"),
         Decision("positions", "learned", "the file's own table, which in MAE is sines and cosines that do not learn"),
-        *decided(preprocess, "MAE's util/datasets.py"),
+        *about_images(preprocess, "MAE's util/datasets.py"),
     )
     return reading_of(found, named, decisions, preprocess, reasons=_UNUSED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Reading, same
 from vitreous.checkpoints.timm_layout import FORMAT, class_names_from_timm
+from vitreous.data.images import shown
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError, ConfigError
 from vitreous.model.config import ViTConfig
@@ -28,13 +29,13 @@ def read(found: Found) -> Reading:
         raise CheckpointError("config.json's entry 'vitreous' has no config; copy the file again")
     if entry.get("format") != FORMAT:
         raise CheckpointError(
-            f"config.json has format {entry.get('format')!r}, this version reads {FORMAT}; install a newer one"
+            f"config.json has format {repr(entry.get('format'))[:40]}, this version reads {FORMAT}; install a newer one"
         )
     try:
         config = ViTConfig.from_dict(entry["config"])
         preprocess = Preprocess.from_dict(entry.get("preprocess") or {})
     except (ConfigError, TypeError) as cause:
-        raise CheckpointError(f"config.json cannot be used: {cause}") from cause
+        raise CheckpointError(f"config.json cannot be used: {shown(str(cause))[:300]}") from cause
     saved = entry.get("provenance")
     return Reading(
         config,

@@ -7,9 +7,10 @@ preprocessing; an architecture's name in the file or on it tells the first three
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.settled import ITS_OWN_CONFIG, about_images
 from vitreous.checkpoints.dialects.timm_families import Family, family_of, strange_word
 from vitreous.checkpoints.dialects.timm_names import (
     Named,
@@ -24,6 +25,7 @@ from vitreous.checkpoints.dialects.timm_names import (
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Reading, asked_or
 from vitreous.checkpoints.timm_preprocess import preprocess_from_timm
+from vitreous.data.images import shown
 from vitreous.data.pipelines import timm_default
 from vitreous.errors import CheckpointError
 from vitreous.model.config import Activation
@@ -41,10 +43,13 @@ _TOLD_BY_TENSORS = {
     "embed_dim": "width", "depth": "depth", "in_chans": "channels", "reg_tokens": "registers",
     "class_token": "class_token", "qkv_bias": "qkv_bias", "qk_norm": "qk_norm", "pre_norm": "norm_before_blocks",
 }  # fmt: skip
-_TRANSLATED = {
-    "img_size", "patch_size", "num_heads", "mlp_ratio", "global_pool", "init_values", "fc_norm", "pos_embed",
-    "no_embed_class", "act_layer", "norm_layer", "final_norm", "proj_bias", "pool_include_prefix",
-} | set(_TOLD_BY_TENSORS)  # fmt: skip
+_SIZES = {
+    "img_size", "patch_size", "num_heads", "mlp_ratio", "global_pool", "init_values", *_TOLD_BY_TENSORS,
+}  # fmt: skip
+_TRANSLATED = _SIZES | {
+    "fc_norm", "pos_embed", "no_embed_class", "act_layer", "norm_layer", "final_norm", "proj_bias",
+    "pool_include_prefix",
+}  # fmt: skip
 _WITHOUT_EFFECT = {
     "num_classes", "dynamic_img_size", "strict_img_size", "weight_init", "fix_init", "drop_rate", "pos_drop_rate",
     "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate",
@@ -101,9 +106,11 @@ def _described(found: Found) -> Reading:
     if gated != told["gated_mlp"]:
         raise CheckpointError(f"the MLP's shapes are not those of {architecture}; {_REMEDY}")
     has_plain_norm = arguments.get("norm_layer") is not None  # by its name timm's layer has its own default
-    heads = ("num_heads in model_args", arguments["num_heads"]) if "num_heads" in arguments else None
+    heads, told_in = family.heads, architecture
+    if "num_heads" in arguments:
+        heads, told_in = arguments["num_heads"], "num_heads in model_args"
     decisions = (
-        asked_or("heads", found.asked, *reversed(heads or (architecture, family.heads))),
+        asked_or("heads", found.asked, heads, told_in),
         pooling,
         image_size,
         asked_or("norm_eps", found.asked, 1e-6 if has_plain_norm else family.norm_eps, architecture),
@@ -135,7 +142,7 @@ def _bare(found: Found) -> Reading:
     size = (image_size.value[0], image_size.value[1])
     preprocess = timm_default(size)
     reason = "timm's default, because there is no config.json; other weights may have others"
-    about = decided(preprocess, reason, guessed=True)
+    about = about_images(preprocess, reason, guessed=True)
     decisions = (heads, eps, activation, pooling, image_size, *notes, *_stem_constants(told), *about)
     return reading_of(found, named, decisions, preprocess, reasons=_UNUSED)
 
@@ -179,27 +186,52 @@ def _check_arguments(arguments: Mapping[str, Any], told: Mapping[str, Any]) -> N
     for name, value in arguments.items():
         if name not in _TRANSLATED | _WITHOUT_EFFECT and value not in (None, False, 0, ""):
             raise _no_word(name, value)
-    if arguments.get("final_norm") is False or arguments.get("proj_bias") is False:
-        name = "final_norm" if arguments.get("final_norm") is False else "proj_bias"
-        raise _no_word(name, False)
+    for name in ("final_norm", "proj_bias"):
+        if arguments.get(name) is False:
+            raise _no_word(name, False)
     if arguments.get("norm_layer") not in (None, "", "layernorm"):
         raise _no_word("norm_layer", arguments["norm_layer"])
+    _check_told(arguments, told)
+
+
+def check_sizes(arguments: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    """Refuses arguments that change more than sizes, for families whose other arguments are not translated.
+
+    Args:
+        arguments: config.json's model_args.
+        told: what the tensors tell.
+
+    Raises:
+        CheckpointError: if there is such an argument, or the tensors contradict one.
+    """
+    for name, value in arguments.items():
+        if name not in _SIZES | _WITHOUT_EFFECT and value is not None:
+            raise _no_word(name, value)
+    _check_told(arguments, told)
+
+
+def _check_told(arguments: Mapping[str, Any], told: Mapping[str, Any]) -> None:
     for name, setting in _TOLD_BY_TENSORS.items():
         if arguments.get(name) is not None and arguments[name] != told[setting]:
             raise CheckpointError(
                 f"config.json's model_args has {name}={repr(arguments[name])[:40]}, the weights {told[setting]!r}; "
-                "use the config.json that was saved with these weights"
+                + ITS_OWN_CONFIG
             )
 
 
 def _no_word(name: str, value: object) -> CheckpointError:
     return CheckpointError(
-        f"config.json's model_args has {name[:40]}={repr(value)[:40]}, which vitreous has no word for; {_REMEDY}"
+        f"config.json's model_args has {shown(name[:40])}={repr(value)[:40]}, which vitreous has no word for; {_REMEDY}"
     )
 
 
-def pooling_in(found: Found, named: Named) -> Decision:
+def pooling_in(found: Found, named: Named, source: str = "") -> Decision:
     """What the head reads, by config.json's global_pool.
+
+    Args:
+        found: what the user asked for wins.
+        named: its tensors.
+        source: who vouches for the class token where config.json is silent; see `pooling_of`.
 
     Raises:
         CheckpointError: if it is another kind of pooling.
@@ -209,14 +241,13 @@ def pooling_in(found: Found, named: Named) -> Decision:
         return Decision("pooling", found.asked["pooling"], "as asked")
     value = arguments.get("global_pool", found.described.get("global_pool"))
     if value is None:
-        guess = pooling_of(found, named)
-        reason = "timm's default, because config.json has no global_pool" if guess.guessed else guess.reason
-        return Decision("pooling", guess.value, reason, guessed=guess.guessed)
+        usual = pooling_of(found, named, source)
+        reason = "timm's default, because config.json has no global_pool"
+        return replace(usual, reason=reason) if usual.guessed else usual
     if value == "":
         plain = "class" if "cls_token" in named.shapes else "mean"
-        return Decision(
-            "pooling", plain, "global_pool is '': timm returns every token, leaves the choice", guessed=True
-        )
+        reason = "global_pool is '': timm returns every token, leaves the choice"
+        return Decision("pooling", plain, reason, guessed=True)
     if not isinstance(value, str) or value not in POOLING:
         raise CheckpointError(
             f"config.json's global_pool is {repr(value)[:40]}; vitreous has token, avg and map; {_REMEDY}"
@@ -255,7 +286,7 @@ def _placed(found: Found, named: Named) -> tuple[Named, Decision, tuple[Decision
     settled = Found(named.shapes, asked={"image_size": size.value} if size else {})
     decision, before = grid_of(settled, named, (prefix, 0, 1))
     named, notes = positions_with_prefix(named, before, prefix)
-    rule = Decision("resampling", found.asked.get("resampling", "timm"), "timm's rule for images of another size")
+    rule = asked_or("resampling", found.asked, "timm", "timm's rule for images of another size")
     return named, size or decision, (*notes, rule)
 
 
@@ -276,7 +307,7 @@ def image_size_in(found: Found) -> Decision | None:
     if size is None:
         return None
     pair = [size, size] if isinstance(size, int) else size
-    if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+    if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
         raise CheckpointError(f"config.json's image size is {repr(size)[:40]}; it is one number of pixels, or two")
     return Decision("image_size", pair, reason)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from vitreous.checkpoints.dialects.pictures import decided
-from vitreous.checkpoints.dialects.timm_names import Named, grid_of, heads_of, reading_of, told_by
+from vitreous.checkpoints.dialects.settled import about_images
+from vitreous.checkpoints.dialects.timm_names import Named, grid_of, heads_of, reading_of, renaming, told_by
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Found, Reading, asked_or
 from vitreous.data.pipelines import swag, torchvision
@@ -16,28 +16,18 @@ from vitreous.errors import CheckpointError
 TITLE = "torchvision"
 
 _WORDS = {
-    "class_token": "cls_token",
-    "encoder.pos_embedding": "pos_embed",
-    "conv_proj.weight": "patch_embed.proj.weight",
-    "conv_proj.bias": "patch_embed.proj.bias",
-    "encoder.ln.weight": "norm.weight",
-    "encoder.ln.bias": "norm.bias",
-    "heads.head.weight": "head.weight",
-    "heads.head.bias": "head.bias",
-    "heads.pre_logits.weight": "pre_logits.weight",
-    "heads.pre_logits.bias": "pre_logits.bias",
-}
+    "class_token": "cls_token", "encoder.pos_embedding": "pos_embed",
+    "conv_proj.weight": "patch_embed.proj.weight", "conv_proj.bias": "patch_embed.proj.bias",
+    "encoder.ln.weight": "norm.weight", "encoder.ln.bias": "norm.bias",
+    "heads.head.weight": "head.weight", "heads.head.bias": "head.bias",
+    "heads.pre_logits.weight": "pre_logits.weight", "heads.pre_logits.bias": "pre_logits.bias",
+}  # fmt: skip
 _LAYER = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
 _IN_LAYER = {
-    "ln_1.": "norm1.",
-    "self_attention.in_proj_": "attn.qkv.",
-    "self_attention.out_proj.": "attn.proj.",
-    "ln_2.": "norm2.",
-    "mlp.0.": "mlp.fc1.",
-    "mlp.3.": "mlp.fc2.",
-    "mlp.linear_1.": "mlp.fc1.",
-    "mlp.linear_2.": "mlp.fc2.",
-}
+    "ln_1.": "norm1.", "ln_2.": "norm2.", "self_attention.in_proj_": "attn.qkv.",
+    "self_attention.out_proj.": "attn.proj.", "mlp.0.": "mlp.fc1.", "mlp.3.": "mlp.fc2.",
+    "mlp.linear_1.": "mlp.fc1.", "mlp.linear_2.": "mlp.fc2.",
+}  # fmt: skip
 _SWAG_SIZES = {384, 512, 518}  # of the end-to-end fine-tuned weights; torchvision's own are all of 224
 
 
@@ -52,7 +42,7 @@ def read(found: Found) -> Reading:
     Raises:
         CheckpointError: if it is another architecture, such as one with a convolutional stem.
     """
-    named = Named.of(found.shapes, _in_timms_words)
+    named = Named.of(found.shapes, renaming(_LAYER, _IN_LAYER, _WORDS))
     told = told_by(named)
     image_size, _ = grid_of(found, named, (1,))
     preprocess, reason, guessed = _preprocess(found, told, (image_size.value[0], image_size.value[1]))
@@ -64,17 +54,9 @@ def read(found: Found) -> Reading:
         image_size,
         asked_or("resampling", found.asked, "torchvision", "torchvision's interpolate_embeddings"),
         *_hidden_head(found, told["width"]),
-        *decided(preprocess, reason, guessed=guessed),
+        *about_images(preprocess, reason, guessed=guessed),
     )
     return reading_of(found, named, decisions, preprocess)
-
-
-def _in_timms_words(name: str) -> str:
-    if match := _LAYER.fullmatch(name):
-        for theirs, timms in _IN_LAYER.items():
-            if match[2].startswith(theirs):
-                return f"blocks.{match[1]}.{timms}{match[2].removeprefix(theirs)}"
-    return _WORDS.get(name, f"?{name}")  # nothing of timm's
 
 
 def _hidden_head(found: Found, width: int) -> tuple[Decision, ...]:

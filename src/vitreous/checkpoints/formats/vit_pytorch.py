@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitreous.checkpoints.containers.contract import Shapes
-from vitreous.checkpoints.dialects.pictures import decided
+from vitreous.checkpoints.dialects.settled import about_classes, about_images, config_of
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import (
     Found,
@@ -31,7 +31,7 @@ from vitreous.checkpoints.reading import (
     zeros,
 )
 from vitreous.data.pipelines import vit_pytorch
-from vitreous.errors import CheckpointError, ConfigError
+from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig
 from vitreous.model.positions import sincos_positions
 
@@ -46,7 +46,7 @@ _IN_LAYER = (
     (r"1\.(?:net\.[34]|fn\.net\.3)\.(weight|bias)", r"mlp.fc2.\1"),
 )
 _LAYERS = "transformer.layers."
-_HEADS_DEFAULT = 64  # numbers a head, vit-pytorch's dim_head
+_HEAD_DIM = 64  # vit-pytorch's default dim_head
 
 
 def recognises(found: Found) -> bool:
@@ -61,8 +61,8 @@ def read(found: Found) -> Reading:
         CheckpointError: if it is another of vit-pytorch's models, or pools in a way that vitreous does not.
     """
     shapes = found.shapes
-    norms = "to_patch_embedding.3.weight" in shapes
-    width, pixels = shape_of(shapes, f"to_patch_embedding.{2 if norms else 1}.weight", 2)
+    has_norms = "to_patch_embedding.3.weight" in shapes
+    width, pixels = shape_of(shapes, f"to_patch_embedding.{2 if has_norms else 1}.weight", 2)
     patch_size = _patch_size(found, pixels)
     size = (int(patch_size.value[0]), int(patch_size.value[1]))
     channels = pixels // math.prod(size)
@@ -84,7 +84,7 @@ def read(found: Found) -> Reading:
     head, last = _head(shapes)
     settings = {
         "channels": channels,
-        "patch_norms": norms,
+        "patch_norms": has_norms,
         "width": width,
         "depth": len(layers),
         "attention_width": None if inner == width else inner,
@@ -95,16 +95,12 @@ def read(found: Found) -> Reading:
         "norm_after_pooling": last != "transformer.norm" and pooling.value == "mean",
         "classes": shape_of(shapes, f"{head}.weight", 2)[0] if head else 0,
     }
-    try:
-        config = ViTConfig.from_dict(settings | {decision.setting: decision.value for decision in decisions})
-    except (ConfigError, TypeError) as cause:
-        raise CheckpointError(f"the tensors and what is known of them do not make a ViT: {str(cause)[:300]}") from cause
+    config = config_of(settings | {decision.setting: decision.value for decision in decisions})
     preprocess = vit_pytorch(config.image_size)
     reason = "vit-pytorch's example; the library itself says nothing, the training script decides"
-    plan = _plan(shapes, config, head, last)
-    empty = {"cls_token": "it has no rows, because the patches are pooled"} if not prefix else {}
-    classes = "rows of the head" if head else "the file has no head; the model returns pooled features"
-    said = (*decisions, Decision("classes", config.classes, classes), *decided(preprocess, reason, guessed=True))
+    plan = _plan(shapes, config, layers, head, last)
+    empty = {} if prefix else {"cls_token": "it has no rows, because the patches are pooled"}
+    said = (*decisions, *about_classes(config), *about_images(preprocess, reason, guessed=True))
     return Reading(config, plan, preprocess, said, unused(found, plan, empty))
 
 
@@ -112,7 +108,7 @@ def _patch_size(found: Found, pixels: int) -> Decision:
     if "patch_size" in found.asked:
         height, width = (int(side) for side in found.asked["patch_size"])
         if height < 1 or width < 1 or pixels % (height * width):
-            raise CheckpointError(f"a patch has {pixels} numbers, which {height} x {width} pixels do not make")
+            raise CheckpointError(f"a patch has {pixels} numbers, not those of {height} x {width} pixels; say another")
         return Decision("patch_size", [height, width], "as asked")
     channels = int(found.asked.get("channels", ViTConfig.channels))
     side = math.isqrt(pixels // max(channels, 1))
@@ -151,12 +147,12 @@ def _image_size(found: Found, patch_size: tuple[int, int], prefix: int) -> Decis
 
 
 def _heads(found: Found, inner: int) -> Decision:
-    if "heads" not in found.asked and inner % _HEADS_DEFAULT:
+    if "heads" not in found.asked and inner % _HEAD_DIM:
         raise CheckpointError(
             f"the file does not tell how many heads share {inner} numbers, and it is no multiple of 64; say heads=N"
         )
     reason = "vit-pytorch's default dim_head is 64; say heads=N to settle it"
-    return asked_or("heads", found.asked, inner // _HEADS_DEFAULT, reason, guessed=True)
+    return asked_or("heads", found.asked, inner // _HEAD_DIM, reason, guessed=True)
 
 
 def _head(shapes: Shapes) -> tuple[str, str]:
@@ -168,7 +164,10 @@ def _head(shapes: Shapes) -> tuple[str, str]:
     for head in ("mlp_head", "linear_head"):
         if f"{head}.1.weight" in shapes:
             if "transformer.norm.weight" in shapes:
-                raise CheckpointError("there is a LayerNorm after the blocks and one before the head; vitreous has one")
+                raise CheckpointError(
+                    "there is a LayerNorm after the blocks and one before the head, vitreous has one; "
+                    "open it with vit-pytorch"
+                )
             return f"{head}.1", f"{head}.0"
         if f"{head}.weight" in shapes:
             return head, "transformer.norm"
@@ -189,9 +188,9 @@ def _in_layers(shapes: Shapes) -> list[dict[str, str]]:
     return found
 
 
-def _plan(shapes: Shapes, config: ViTConfig, head: str, last: str) -> Plan:
+def _plan(shapes: Shapes, config: ViTConfig, layers: list[dict[str, str]], head: str, last: str) -> Plan:
     plan = _embedding(shapes, config)
-    for layer, names in enumerate(_in_layers(shapes)):
+    for layer, names in enumerate(layers):
         plan |= {f"blocks.{layer}.{ours}": same(name) for ours, name in names.items()}
         if "attn.proj.weight" not in names:  # one head as wide as the tokens has no layer after it
             width = config.width
@@ -206,14 +205,13 @@ def _plan(shapes: Shapes, config: ViTConfig, head: str, last: str) -> Plan:
 
 
 def _embedding(shapes: Shapes, config: ViTConfig) -> Plan:
-    height, across = config.patch_size
-    channels, width = config.channels, config.width
+    width, patch = config.width, (*config.patch_size, config.channels)
 
     def as_kernel(weight: Tensor) -> Tensor:
-        return weight.reshape(width, height, across, channels).permute(0, 3, 1, 2)
+        return weight.reshape(width, *patch).permute(0, 3, 1, 2)
 
     def channels_first(vector: Tensor) -> Tensor:
-        return vector.reshape(height, across, channels).permute(2, 0, 1).flatten()
+        return vector.reshape(patch).permute(2, 0, 1).flatten()
 
     dense = "to_patch_embedding.2" if config.patch_norms else "to_patch_embedding.1"
     plan = {
@@ -229,7 +227,6 @@ def _embedding(shapes: Shapes, config: ViTConfig) -> Plan:
     if config.positions == "learned":
         plan["pos_embed"] = reshaped("pos_embedding", 1, config.tokens, width)
     else:
-        rows, columns = config.rows, config.columns
-        prefix = config.prefix
-        plan["pos_embed"] = Part((), lambda: F.pad(sincos_positions(rows, columns, width)[None], (0, 0, prefix, 0)))
+        grid, prefix = (config.rows, config.columns), config.prefix
+        plan["pos_embed"] = Part((), lambda: F.pad(sincos_positions(*grid, width)[None], (0, 0, prefix, 0)))
     return plan
