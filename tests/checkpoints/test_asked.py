@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vitreous.checkpoints.asked import Asked, settings_from_words
@@ -62,7 +64,6 @@ def test_settings_are_spelled_as_on_a_command_line() -> None:
         "image_size=[384,192]",
         "norm_eps=1e-5",
         "norm_after_pooling=null",
-        "a=b=c",
     ]
     assert settings_from_words(words) == {
         "heads": 6,
@@ -70,7 +71,35 @@ def test_settings_are_spelled_as_on_a_command_line() -> None:
         "image_size": [384, 192],
         "norm_eps": 1e-5,
         "norm_after_pooling": None,
-        "a": "b=c",
     }
     with pytest.raises(ConfigError, match="NAME=VALUE"):
         settings_from_words(["heads"])
+
+
+@pytest.mark.parametrize(
+    "word", ["a=b", "source=3", "strict=1", "heads=foo", "activation=relu", "norm_eps=" + "9" * 400]
+)
+def test_words_that_no_model_has_are_refused_before_a_file_is_blamed(word: str) -> None:
+    with pytest.raises(ConfigError):
+        settings_from_words([word])
+
+
+def test_what_vitreous_recorded_is_no_guess_and_what_is_asked_wins_over_it() -> None:
+    asked = replace(Asked.of({"dropout": 0.5}), recorded={"dropout": 0.1, "resampling": "dino"})
+    settled = asked.settle(READING)
+    assert (settled.config.dropout, settled.config.resampling) == (0.5, "dino")
+    reasons = {decision.setting: decision.reason for decision in settled.decisions}
+    assert reasons["dropout"] == "as asked" and reasons["resampling"] == "saved in the file by vitreous"
+
+
+def test_another_pooling_leaves_the_last_norm_where_the_file_has_it() -> None:
+    settled = Asked.of({"pooling": "mean"}).settle(READING)
+    assert settled.config.pooling == "mean" and not settled.config.has_norm_after_pooling
+
+
+def test_a_picture_that_patches_do_not_divide_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"preprocess.image_size is \(225, 225\)"):
+        Asked.of({"preprocess.image_size": 225}).settle(READING)
+    settled = Asked.of({"preprocess.image_size": 240}).settle(READING)
+    assert (settled.preprocess.image_size, settled.config.image_size) == ((240, 240), (224, 224))
+    assert "image_size" not in {decision.setting for decision in settled.decisions}

@@ -74,7 +74,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
         ({"registers": 1.5}, "registers is 1.5"),
         ({"mlp_ratio": 0.0}, "mlp_ratio is 0.0"),
         ({"mlp_ratio": float("nan")}, "mlp_ratio is nan"),
-        ({"mlp_ratio": 1e-9}, "too small"),
+        ({"mlp_ratio": 1e-9}, "from 1 to 2147483648"),
         ({"norm_eps": 0.0}, "norm_eps"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"drop_path": -0.1}, "drop_path is -0.1"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from vitreous.checkpoints.loaded import Decision
 from vitreous.checkpoints.reading import Reading
+from vitreous.checkpoints.record import SAVED_BY_US
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError
 from vitreous.model.config import ViTConfig
@@ -76,6 +77,12 @@ class Asked:
         """The settings as they were asked for, for a message."""
         return ", ".join(f"{name}={str(value)[:60]}" for name, value in self.architecture.items())
 
+    def _guesses_answered(self) -> set[str]:
+        """Decisions about images that what is asked for stands in the place of."""
+        answers = {"resize": "resize", "crop_fraction": "resize", "interpolation": "interpolation"}
+        both = {"mean and std"} if {"mean", "std"} <= self.preprocess.keys() else set()
+        return both | {answers[name] for name in self.preprocess if name in answers}
+
     def _check_alone(self) -> None:
         """Raises ConfigError for a value that cannot be in any model, before a file is blamed for it."""
         for name, value in self.architecture.items():
@@ -92,10 +99,11 @@ class Asked:
             ConfigError: if a value cannot be.
         """
         decided = {decision.setting: decision for decision in reading.decisions}
-        reasons = dict.fromkeys(self.recorded, "saved in the file by vitreous") | dict.fromkeys(
-            self.architecture, _ASKED
-        )
-        for name, value in (*self.settled.items(), *self.preprocess.items()):
+        reasons = dict.fromkeys(self.recorded.keys() - self.architecture.keys(), SAVED_BY_US)
+        for guess in self._guesses_answered():
+            decided.pop(guess, None)
+        images = {PREPROCESS + name: value for name, value in self.preprocess.items()}
+        for name, value in (*self.settled.items(), *images.items()):
             plain = list(value) if isinstance(value, tuple) else value
             decided[name] = Decision(name, plain, reasons.get(name, _ASKED))
         settings = self.settled

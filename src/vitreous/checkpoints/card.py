@@ -70,7 +70,8 @@ def _how_to_open(config: ViTConfig, preprocess: Preprocess, layout: Layout) -> s
     differences = timm_differences(config) if layout == "timm" else []
     if layout == "timm" and not differences:
         lines += ["", "import timm", "", 'model = timm.create_model("local-dir:this-folder", pretrained=True)']
-    if not differences:
+    made_up = layout == "timm" and config.gated_mlp and config.layer_scale is None
+    if not differences and not made_up:
         lines += [
             "",
             "from transformers import AutoModelForImageClassification",
@@ -81,6 +82,8 @@ def _how_to_open(config: ViTConfig, preprocess: Preprocess, layout: Layout) -> s
     if differences:
         lines += [f"timm and transformers do not open it: they have no word for {' and '.join(differences)}.", ""]
     elif layout == "timm":
+        if made_up:
+            lines += ["transformers opens it, too, but makes up a layer scale that is not there: do not use it.\n"]
         _, otherwise = preprocess_to_timm(preprocess)
         lines += [f"{sentence}.\n" for sentence in _about_pictures(config, preprocess, otherwise)]
     return "\n".join(lines)

@@ -15,9 +15,8 @@ from vitreous.checkpoints.hf_preprocess import preprocess_from_hf
 from vitreous.checkpoints.loaded import Decision, LoadedModel, loaded
 from vitreous.checkpoints.optional import RANDOM_SEED, first_line, fixed_draws, import_optional
 from vitreous.checkpoints.weights import hash_weights
+from vitreous.checkpoints.words import PROCESSOR
 from vitreous.errors import CheckpointError
-
-_PREPROCESSOR = "preprocessor_config.json"
 
 
 def open_transformers(name: str, random: bool) -> LoadedModel:
@@ -112,7 +111,7 @@ def quiet(transformers: Any) -> Iterator[None]:
 def _read_preprocessor(transformers: Any, name: str) -> dict[str, Any] | None:
     path = transformers.utils.cached_file(
         name,
-        _PREPROCESSOR,
+        PROCESSOR,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
@@ -121,7 +120,7 @@ def _read_preprocessor(transformers: Any, name: str) -> dict[str, Any] | None:
         return None
     described = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(described, dict):
-        raise ValueError(f"{_PREPROCESSOR} is no object")
+        raise ValueError(f"{PROCESSOR} is no object")
     return described
 
 

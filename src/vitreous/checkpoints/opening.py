@@ -29,13 +29,11 @@ from vitreous.checkpoints.numbers import odd_numbers
 from vitreous.checkpoints.reading import Found, Plan, Reading, as_it_is
 from vitreous.checkpoints.record import read_record, recorded_settings, with_record
 from vitreous.checkpoints.weights import check_fit, hash_file, hash_of_hashes
-from vitreous.checkpoints.words import CONFIG, INDEX, weights_in
+from vitreous.checkpoints.words import CONFIG, INDEX, PROCESSOR, weights_in
 from vitreous.checkpoints.wrappers import Stripped, strip
 from vitreous.errors import CheckpointError, ConfigError, VitreousError
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
-
-PROCESSOR = "preprocessor_config.json"
 
 _OF_TRANSFORMERS = "pytorch_model.bin"
 _PART = re.compile(r"-\d{5}-of-\d{5}$")

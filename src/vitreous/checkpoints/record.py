@@ -14,6 +14,9 @@ from vitreous.data.preprocess import Preprocess
 from vitreous.errors import CheckpointError
 from vitreous.model.config import ViTConfig
 
+SAVED_BY_US = "saved in the file by vitreous"
+"""Why a setting is what it is, where the record says so."""
+
 RECORD = "vitreous"
 """Name of its entry in an archive's comment; in config.json "_record" stands behind."""
 
@@ -28,6 +31,12 @@ def read_record(file: TensorFile, described: Mapping[str, Any]) -> dict[str, Any
             return {}  # somebody else's comment
     return entry if isinstance(entry, dict) else {}
 
+
+_ABOUT_IMAGES = {
+    "preprocess", "preprocess.image_size", "image processor", "size", "resize", "interpolation", "resampler",
+    "mean and std", "mean", "std", "crop_pct", "input_size",
+}  # fmt: skip
+"""What formats call their decisions about images."""
 
 KEPT = ("image_size", "resampling", "dropout", "drop_path")
 """Fields of `ViTConfig` that names and shapes do not tell, and other formats have no word for."""
@@ -58,9 +67,8 @@ def with_record(reading: Reading, record: Mapping[str, Any]) -> Reading:
     try:
         if "preprocess" in record:
             preprocess = Preprocess.from_dict(record["preprocess"])
-            kept = (decision for decision in decisions if decision.setting not in _OF_PREPROCESS)
-            reason = "saved in the file by vitreous"
-            decisions = (*kept, Decision("preprocess", preprocess.to_dict(), reason))
+            kept = (decision for decision in decisions if decision.setting not in _ABOUT_IMAGES)
+            decisions = (*kept, Decision("preprocess", preprocess.to_dict(), SAVED_BY_US))
         if "class_names" in record:
             names = tuple(str(name) for name in record["class_names"])
     except (TypeError, ValueError, KeyError) as cause:
@@ -69,6 +77,3 @@ def with_record(reading: Reading, record: Mapping[str, Any]) -> Reading:
         raise CheckpointError(f"the file has {len(names)} class names for {reading.config.classes} classes")
     saved = saved if isinstance(saved, dict) else {}
     return replace(reading, preprocess=preprocess, class_names=names, decisions=decisions, saved=saved)
-
-
-_OF_PREPROCESS = {"preprocess", "resize", "interpolation", "mean and std", "mean", "std", "crop_pct", "input_size"}

@@ -95,8 +95,9 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{path} is {value!r}; expected a list")
-        if parts[1:] == (Ellipsis,):  # of any length
+            length = "" if Ellipsis in parts else f" of {len(parts)}"
+            raise ConfigError(f"{path} is {value!r}; expected a list{length}")
+        if Ellipsis in parts:  # of any length
             parts = parts[:1] * len(value)
         if len(value) != len(parts):
             raise ConfigError(f"{path} is {value!r}; expected a list of {len(parts)}")

@@ -71,7 +71,7 @@ def read(found: Found) -> Reading:
         _heads(found, width),
         asked_or("norm_eps", found.asked, 1e-5, "DINOv3's hub: layernormbf16"),
         asked_or("activation", found.asked, "gelu", "DINOv3's code: the exact GELU, or SwiGLU where there is w1"),
-        pooling_in(found, named, "DINOv3's code returns the class token"),
+        _pooling(found, named),
         asked_or("positions", found.asked, "rope", "DINOv3's code"),
         asked_or("rope_base", found.asked, 100.0, "DINOv3's hub; the file's own periods are not compared"),
         size,
@@ -79,6 +79,14 @@ def read(found: Found) -> Reading:
     )
     names = class_names_from_timm(found.described, told["classes"])
     return reading_of(found, named, decisions, preprocess, reasons=_UNUSED, class_names=names)
+
+
+def _pooling(found: Found, named: Named) -> Decision:
+    """Meta's code returns the class token; timm's DINOv3, whose registers have timm's name, ends in a mean."""
+    told = "global_pool" in {**found.described, **part_of(found.described, "model_args")}
+    if told or "pooling" in found.asked or "reg_token" not in found.shapes:
+        return pooling_in(found, named, "DINOv3's code returns the class token")
+    return Decision("pooling", "mean", "timm's default for its DINOv3")
 
 
 def _heads(found: Found, width: int) -> Decision:

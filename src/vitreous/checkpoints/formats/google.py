@@ -115,7 +115,9 @@ def google_differences(config: ViTConfig) -> list[str]:
         "a class token beside pooling 'mean'": config.pooling == "mean" and config.class_token,
         "a LayerNorm after pooling 'mean'": config.pooling == "mean" and config.has_norm_after_pooling,
         f"a LayerNorm epsilon of {config.norm_eps:g}; it has {NORM_EPS:g}": config.norm_eps != NORM_EPS,
-        f"activation {config.activation!r}; it has {ACTIVATION!r}": config.activation != ACTIVATION,
+        f"activation {config.activation!r}; it has {ACTIVATION!r}, which activation={ACTIVATION} accepts": (
+            config.activation != ACTIVATION
+        ),
     }
     return [what for what, differs in unlike.items() if differs]
 
