@@ -216,6 +216,24 @@ def test_a_model_is_converted_and_says_how_that_was_checked(
     assert classes[0] == classes[1]
 
 
+def test_settings_count_however_often_and_wherever_they_are_given(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(load_file(model / "model.safetensors"), tmp_path / "w.pth")
+    more = ["--set", "norm_eps=0.5", "dropout=0.25"]
+    assert run("describe", "--set", "heads=2", tmp_path / "w.pth", *more, "--json") == 0
+    architecture = json.loads(capsys.readouterr().out)["architecture"]
+    assert [architecture[name] for name in ("heads", "norm_eps", "dropout")] == [2, 0.5, 0.25]
+
+
+def test_what_is_said_of_a_hostile_name_is_safe_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("describe", "no\nsuch\n\n\n\x1b[31m/thing") == 3
+    error = capsys.readouterr().err
+    assert "\x1b" not in error and len(error.splitlines()) == 1
+    assert run("describe", "x" * 5000) == 3
+    assert len(capsys.readouterr().err) < 1100
+
+
 def test_what_is_guessed_on_the_way_is_printed(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(load_file(model / "model.safetensors"), tmp_path / "w.pth")
     assert run("convert", tmp_path / "w.pth", tmp_path / "out", "--set", "heads=2") == 0

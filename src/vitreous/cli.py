@@ -56,17 +56,20 @@ def main(arguments: list[str] | None = None) -> None:
         _drop_output()
     except OSError as error:
         full = error.errno == errno.ENOSPC
-        print(f"vitreous: {'standard output' if full else error.filename}: {error.strerror}", file=sys.stderr)
+        place = "standard output" if full else error.filename
+        print(f"vitreous: {_on_few_lines(f'{place}: {error.strerror}')}", file=sys.stderr)
         if full:
             _drop_output()
         sys.exit(4 if full else 3)
 
 
-def _on_few_lines(error: VitreousError) -> str:
-    """Its message as a terminal may show it: what a file or a user put into it is escaped, and cut."""
+def _on_few_lines(message: object) -> str:
+    """What a terminal may show of a message: what a file or a user put into it is escaped, and cut in the middle."""
     from vitreous.data.images import shown
 
-    return "\n".join(shown(line)[:_LONGEST_LINE] for line in str(error).split("\n")[:_MOST_LINES])
+    lines = (shown(line) for line in str(message).split("\n")[:_MOST_LINES])
+    half = _LONGEST_LINE // 2
+    return "\n".join(line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}" for line in lines)
 
 
 def _settings_together(arguments: list[str]) -> list[str]:

@@ -55,3 +55,10 @@ def test_other_arithmetic_and_other_sizes_are_said() -> None:
 )
 def test_what_few_models_have_is_in_the_table(config: ViTConfig, row: str, value: str) -> None:
     assert rows(model_card(config, timm_default((224, 224)), []))[row] == value
+
+
+def test_what_transformers_would_make_up_is_not_recommended() -> None:
+    card = model_card(ViTConfig(gated_mlp=True), timm_default((224, 224)), [])
+    assert "import timm" in card and "AutoModel" not in card and "makes up a layer scale" in card
+    card = model_card(ViTConfig(gated_mlp=True, layer_scale=0.1), timm_default((224, 224)), [])
+    assert "AutoModel" in card and "makes up" not in card

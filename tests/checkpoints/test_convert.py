@@ -159,3 +159,87 @@ def test_numpy_and_googles_loader_see_nothing_but_parameters(tmp_path: Path, mak
     save(make_model(**GOOGLES), tmp_path / "w.npz", to="google", preprocess=PREPROCESS, class_names=NAMES)
     names = np.load(tmp_path / "w.npz").files
     assert len(names) == 8 + 2 * 16 and not [name for name in names if "vitreous" in name]
+
+
+def test_weights_that_are_no_numbers_come_back_too(tmp_path: Path, make_model: MakeModel) -> None:
+    model = make_model(**GOOGLES)
+    with torch.no_grad():
+        model.head.bias[1] = torch.nan  # type: ignore[union-attr, index]
+    save(model, tmp_path / "m", preprocess=PREPROCESS)
+    for to in ("timm", "transformers", "google"):
+        convert(tmp_path / "m", out(tmp_path / to, to), to=to)
+        bias = load(out(tmp_path / to, to)).state_dict()["head.bias"]
+        assert bias.isnan().tolist() == [False, True, False, False, False]
+
+
+def test_a_conversion_that_fails_leaves_what_was_there(
+    tmp_path: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(make_model(), tmp_path / "m", preprocess=PREPROCESS)
+    (tmp_path / "w.npz").write_bytes(b"precious")
+    monkeypatch.setattr("vitreous.checkpoints.convert._is_same", lambda *_: False)
+    with pytest.raises(OutputError, match=r"w.npz is not written"):
+        convert(tmp_path / "m", tmp_path / "w.npz", to="google", activation="gelu-tanh")
+    assert (tmp_path / "w.npz").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"image_size": [16, 32]}, {"positions": "none", "image_size": [24, 24]}, {"norm_after_pooling": True}]
+)
+@torch.no_grad()
+def test_googles_file_keeps_what_its_names_do_not_tell(
+    tmp_path: Path, make_model: MakeModel, changes: dict[str, Any]
+) -> None:
+    model = make_model(**changes, **GOOGLES, dropout=0.25, resampling="dino")
+    save(model, tmp_path / "m", preprocess=PREPROCESS)
+    convert(tmp_path / "m", tmp_path / "w.npz", to="google")
+    again = load(tmp_path / "w.npz")
+    config = again.__dict__["config"]
+    assert (config.image_size, config.dropout, config.resampling) == (model.config.image_size, 0.25, "dino")
+    images = torch.randn(2, 3, *config.image_size, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(again(images), model(images), atol=1e-6, rtol=0)
+
+
+def test_what_is_asked_of_a_librarys_images_is_done(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"preprocess.mean": (0.1, 0.2, 0.3)}
+    convert("timm:test_vit@random", tmp_path / "m", to="timm", **settings)
+    opened = open_model(tmp_path / "m")
+    assert opened.preprocess.mean == (0.1, 0.2, 0.3)
+    assert opened.preprocess.std == open_model("timm:test_vit@random").preprocess.std
+
+
+def test_the_history_of_a_model_does_not_grow_without_end(tmp_path: Path, make_model: MakeModel) -> None:
+    save(make_model(), tmp_path / "0", preprocess=PREPROCESS, provenance={"epochs": 3})
+    sizes = []
+    for turn in range(8):
+        save(load(tmp_path / str(turn)), tmp_path / str(turn + 1))
+        sizes.append((tmp_path / str(turn + 1) / "config.json").stat().st_size)
+    assert sizes[-1] - sizes[-2] < 20
+    saved = open_model(tmp_path / "8").model.__dict__["provenance"]["saved"]
+    assert saved["source"] == "7"  # a name, not a place on somebody's disk
+    while "saved" in saved:
+        saved = saved["saved"]
+    assert saved == {"epochs": 3}
+
+
+@pytest.mark.parametrize("to", ["timm", "transformers", "google"])
+def test_a_model_that_is_not_what_its_config_says_is_not_written(
+    tmp_path: Path, make_model: MakeModel, to: str
+) -> None:
+    model = make_model(**GOOGLES)
+    model.head = torch.nn.Linear(24, 9)
+    with pytest.raises(ConfigError, match=r"what its config says: head.weight has \(9, 24\), want \(5, 24\)"):
+        save(model, out(tmp_path, to), to=to)
+    with torch.device("meta"):
+        shell = VisionTransformer(model.config)
+    with pytest.raises(ConfigError, match="on the meta device"):
+        save(shell, out(tmp_path, to), to=to)
+    assert not out(tmp_path, to).exists()
+
+
+@torch.no_grad()
+def test_a_part_that_two_blocks_share_is_written_twice(tmp_path: Path, make_model: MakeModel, images: Tensor) -> None:
+    model = make_model()
+    model.blocks[1].mlp = model.blocks[0].mlp
+    save(model, tmp_path / "m", preprocess=PREPROCESS)
+    assert torch.equal(load(tmp_path / "m")(images), model(images))

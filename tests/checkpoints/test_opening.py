@@ -164,3 +164,50 @@ def test_a_dangling_link_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "w.pth").symlink_to(tmp_path / "gone")
     with pytest.raises(InputError, match=r"w.pth"):
         load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_another_precision_is_said(tmp_path: Path, make_model: MakeModel, dtype: torch.dtype) -> None:
+    weights = {name: weight.to(dtype) for name, weight in make_model().state_dict().items()}
+    torch.save(weights, tmp_path / "w.pth")
+    opened = open_model(tmp_path / "w.pth", heads=3)
+    assert str(dtype).removeprefix("torch.") in decided(opened.model)["precision"]["reason"]
+    assert next(opened.model.parameters()).dtype == torch.float32
+
+
+@torch.no_grad()
+def test_a_pickle_that_transformers_wrote_is_read_with_its_config(tmp_path: Path, make_model: MakeModel) -> None:
+    model = make_model(norm_eps=0.1)
+    save(model, tmp_path / "m", to="transformers", preprocess=PREPROCESS)
+    torch.save(load_file(tmp_path / "m" / "model.safetensors"), tmp_path / "m" / "pytorch_model.bin")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    for path in (tmp_path / "m", tmp_path / "m" / "pytorch_model.bin"):
+        assert load(path).__dict__["config"].norm_eps == 0.1
+
+
+def test_weights_in_several_pickles_or_one_part_of_several_are_refused_with_the_way_out(
+    tmp_path: Path, make_model: MakeModel
+) -> None:
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    with pytest.raises(InputError, match="weights in several pickles"):
+        load(tmp_path)
+    save_file({"head.bias": torch.ones(5)}, tmp_path / "model-00001-of-00012.safetensors")
+    with pytest.raises(CheckpointError, match="one of several files"):
+        load(tmp_path / "model-00001-of-00012.safetensors")
+
+
+def test_a_folder_is_no_weights_file_whatever_its_name(tmp_path: Path, make_model: MakeModel) -> None:
+    torch.save(make_model().state_dict(), tmp_path / "w.pth")
+    (tmp_path / "x.safetensors").mkdir()
+    load(tmp_path, heads=3)
+
+
+def test_who_is_to_blame_is_said(tmp_path: Path, make_model: MakeModel) -> None:
+    torch.save(make_model().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"does not fit what was asked for \(heads=3, classes=7\)"):
+        load(tmp_path / "w.pth", heads=3, classes=7)
+
+
+def test_another_pooling_may_be_asked_of_our_own_folder(tmp_path: Path, make_model: MakeModel) -> None:
+    save(make_model(), tmp_path / "m", preprocess=PREPROCESS)
+    assert load(tmp_path / "m", pooling="mean").__dict__["config"].pooling == "mean"

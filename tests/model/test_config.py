@@ -94,3 +94,9 @@ def test_a_setting_that_cannot_be_is_refused(wrong: dict[str, Any], message: str
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ViTConfig().width = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("wrong", [{"mlp_ratio": 1e308}, {"mlp_ratio": 1e30}, {"norm_eps": 10**400}])
+def test_numbers_beyond_all_bounds_are_refused_like_others(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        ViTConfig(**wrong)

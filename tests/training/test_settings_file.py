@@ -82,3 +82,13 @@ def test_a_file_is_read_and_a_missing_or_binary_one_is_named(tmp_path: Path) -> 
     for name in ("missing.yaml", "image.yaml"):
         with pytest.raises(ConfigError, match=f"{name}: cannot be read"):
             read_config(tmp_path / name)
+
+
+@pytest.mark.parametrize("stem", [None, (), (1,), (1, 2), (3, 4, 9)])
+def test_a_list_of_any_length_comes_back_as_it_was(stem: tuple[int, ...] | None) -> None:
+    config = TrainConfig(model=ViTConfig(patch_size=(32, 32), classes=10, stem=stem))
+    assert from_yaml(to_yaml(config)) == config
+    with pytest.raises(ConfigError, match=r"model.stem\[1\] is 'x'; expected a whole number"):
+        from_yaml("model: {stem: [1, x]}")
+    with pytest.raises(ConfigError, match=r"model.stem is 3; expected a list"):
+        from_yaml("model: {stem: 3}")
