@@ -187,6 +187,18 @@ def test_relative_keys_are_those_of_the_papers_appendix_in_a_slow_loop() -> None
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("positions", ["rope", "relative", "relative-bias"])
+def test_a_block_that_needs_to_know_the_places_says_so_and_any_other_does_not(positions: Any) -> None:
+    sequence = torch.randn(1, 17, 24, generator=torch.Generator().manual_seed(2))
+    model = a_model()
+    assert torch.equal(
+        model.blocks[0](sequence), model.blocks[0](sequence, model._place(model.layout(), sequence.device))
+    )
+    with pytest.raises(ShapeError, match="call the model, not its block"):
+        a_model(replace(TINY, positions=positions)).blocks[0](sequence)
+
+
+@torch.no_grad()
 def test_fixed_positions_are_made_anew_for_another_grid_and_do_not_learn() -> None:
     model = VisionTransformer(replace(TINY, positions="sincos-2d"))
     assert "pos_embed" in model.state_dict() and "pos_embed" not in dict(model.named_parameters())

@@ -220,6 +220,10 @@ class Place(NamedTuple):
     layout: TokenLayout
     rotation: Tensor | None
 
+    def turn(self, tokens: Tensor) -> Tensor:
+        """Queries or keys, (batch, heads, tokens, head_dim), turned by their place where positions are turns."""
+        return tokens if self.rotation is None else rotate(tokens, self.rotation, self.layout.prefix)
+
 
 class PatchEmbedding(nn.Module):
     """x_p E: one linear map of each patch, patches in rows. Part of equation 1.
@@ -271,8 +275,8 @@ class Block(nn.Module):
         self.ls2 = _layer_scale(config)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, sequence: Tensor, place: Place) -> Tensor:
-        """(batch, tokens, width) -> the same shape."""
+    def forward(self, sequence: Tensor, place: Place | None = None) -> Tensor:
+        """(batch, tokens, width) -> the same shape; only rotary and relative positions ask for a place."""
         sequence = sequence + self.drop_path(self.ls1(self.attn(self.norm1(sequence), place)))
         return sequence + self.drop_path(self.ls2(self.mlp(self.norm2(sequence))))
 
@@ -295,15 +299,17 @@ class Attention(nn.Module):
             offsets = (2 * config.rows - 1) * (2 * config.columns - 1) + 3 * (config.prefix > 0)
             self.relative_position_bias_table = nn.Parameter(torch.empty(offsets, heads))
 
-    def forward(self, sequence: Tensor, place: Place) -> Tensor:
+    def forward(self, sequence: Tensor, place: Place | None = None) -> Tensor:
         """(batch, tokens, width) -> the same shape."""
         split = self.qkv(sequence).unflatten(-1, (3, self.config.heads, -1))  # (batch, tokens, 3, heads, head_dim)
         queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, head_dim)
         queries, keys = self.q_norm(queries), self.k_norm(keys)
-        if place.rotation is not None:
-            prefix = place.layout.prefix
-            queries, keys = rotate(queries, place.rotation, prefix), rotate(keys, place.rotation, prefix)
-        bias = self._bias(queries, place.layout)
+        bias = None
+        if self.config.positions in ("rope", "relative", "relative-bias"):
+            if place is None:
+                raise ShapeError(f"positions {self.config.positions!r} need a place; call the model, not its block")
+            queries, keys = place.turn(queries), place.turn(keys)
+            bias = self._bias(queries, place.layout)
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
 
