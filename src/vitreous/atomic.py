@@ -72,6 +72,7 @@ def folder_written_atomically(folder: Path) -> Iterator[Path]:
         yield filling
         filling.chmod(0o777 & ~_umask())
         for file in filling.iterdir():
+            file.chmod(0o666 & ~_umask())  # safetensors makes its files private; results are as shared as any other
             _flush_file(file)
         _take_place(filling, target)
         _flush_folder(target.parent)

@@ -243,3 +243,13 @@ def test_a_part_that_two_blocks_share_is_written_twice(tmp_path: Path, make_mode
     model.blocks[1].mlp = model.blocks[0].mlp
     save(model, tmp_path / "m", preprocess=PREPROCESS)
     assert torch.equal(load(tmp_path / "m")(images), model(images))
+
+
+@pytest.mark.parametrize("to", list(TARGETS))
+def test_what_is_written_may_be_read_by_whoever_may_read_other_files(
+    tmp_path: Path, make_model: MakeModel, to: str
+) -> None:
+    (tmp_path / "any").touch()
+    save(make_model(**(GOOGLES if to == "google" else {})), out(tmp_path, to), to=to, preprocess=PREPROCESS)
+    written = [path for path in (out(tmp_path, to), *out(tmp_path, to).rglob("*")) if path.is_file()]
+    assert written and {path.stat().st_mode for path in written} == {(tmp_path / "any").stat().st_mode}

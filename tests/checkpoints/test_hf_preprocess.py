@@ -222,7 +222,7 @@ def test_older_files_have_plain_numbers(size: Any) -> None:
 def test_a_plain_number_with_a_crop_is_the_shorter_edge_where_the_class_is_not_known() -> None:
     preprocess, decisions = preprocess_from_hf(DINOV2 | {"size": 256, "crop_size": 224}, None)
     assert preprocess == preprocess_from_hf(DINOV2, None)[0]
-    assert [decision.setting for decision in decisions if decision.guessed] == ["size"]
+    assert [decision.setting for decision in decisions if decision.guessed] == ["resize"]
     squashed, decisions = preprocess_from_hf(DINOV2 | {"size": 256}, None, model_type="deit")
     assert squashed.resize == "squash-crop" and not any(decision.guessed for decision in decisions)
 

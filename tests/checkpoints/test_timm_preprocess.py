@@ -32,7 +32,7 @@ def test_what_timm_leaves_out_is_its_default_and_a_guess() -> None:
     preprocess, decisions = preprocess_from_timm({})
     assert preprocess == Preprocess((224, 224), "crop", 0.875, "bicubic", IMAGENET_MEAN, IMAGENET_STD)
     guessed = {decision.setting for decision in decisions if decision.guessed}
-    assert guessed == {"input_size", "interpolation", "crop_pct", "mean", "std"}
+    assert guessed == {"preprocess.image_size", "interpolation", "crop_fraction", "mean", "std"}
 
 
 def test_squash_keeps_the_whole_picture() -> None:

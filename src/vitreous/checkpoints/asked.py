@@ -79,9 +79,10 @@ class Asked:
 
     def _guesses_answered(self) -> set[str]:
         """Decisions about images that what is asked for stands in the place of."""
-        answers = {"resize": "resize", "crop_fraction": "resize", "interpolation": "interpolation"}
-        both = {"mean and std"} if {"mean", "std"} <= self.preprocess.keys() else set()
-        return both | {answers[name] for name in self.preprocess if name in answers}
+        names = set(self.preprocess)
+        also = {"resize"} if "crop_fraction" in names else set()
+        both = {"mean and std"} if {"mean", "std"} <= names else set()
+        return (names - {"image_size"}) | also | both
 
     def _check_alone(self) -> None:
         """Raises ConfigError for a value that cannot be in any model, before a file is blamed for it."""

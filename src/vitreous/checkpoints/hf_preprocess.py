@@ -228,7 +228,7 @@ def _size(settings: dict[str, Any], crop: list[int] | None) -> tuple[dict[str, A
     if "default_to_square" in settings:
         return {"shortest_edge": size}, ()
     reason = "of the shorter edge, because preprocessor_config.json does not name the processor's class"
-    return {"shortest_edge": size}, (Decision("size", size, reason, guessed=True),)
+    return {"shortest_edge": size}, (Decision("resize", size, reason, guessed=True),)
 
 
 def _cropped(resize: str, crop: list[int], resized: list[int]) -> dict[str, Any]:

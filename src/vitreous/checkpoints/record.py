@@ -33,8 +33,8 @@ def read_record(file: TensorFile, described: Mapping[str, Any]) -> dict[str, Any
 
 
 _ABOUT_IMAGES = {
-    "preprocess", "preprocess.image_size", "image processor", "size", "resize", "interpolation", "resampler",
-    "mean and std", "mean", "std", "crop_pct", "input_size",
+    "preprocess", "preprocess.image_size", "image processor", "resize", "crop_fraction", "interpolation", "resampler",
+    "mean and std", "mean", "std",
 }  # fmt: skip
 """What formats call their decisions about images."""
 

@@ -8,6 +8,7 @@ from vitreous.checkpoints.loaded import Decision
 from vitreous.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess
 from vitreous.errors import CheckpointError
 
+_SAID_AS = {"input_size": "preprocess.image_size", "crop_pct": "crop_fraction"}  # as vitreous calls timm's settings
 _RESIZES = {"center": "crop", "squash": "squash-crop", "border": "border"}  # squash keeps the whole at crop_pct 1
 
 
@@ -28,7 +29,7 @@ def preprocess_from_timm(described: dict[str, Any]) -> tuple[Preprocess, tuple[D
         "std": IMAGENET_STD,
     }
     decisions = [
-        Decision(name, default, "timm's default, because config.json does not say", guessed=True)
+        Decision(_SAID_AS.get(name, name), default, "timm's default, because config.json does not say", guessed=True)
         for name, default in defaults.items()
         if name != "crop_mode" and described.get(name) is None
     ]
