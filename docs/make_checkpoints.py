@@ -133,7 +133,11 @@ def written() -> str:
     rows = [
         ("`--to timm`", "folder", "vitreous, timm (`local-dir:`), transformers (`AutoModelForImageClassification`)"),
         ("`--to transformers`", "folder", "transformers (`ViTForImageClassification`, `AutoImageProcessor`), vitreous"),
-        ("`--to google`", ".npz", "Google's `checkpoint.load`, timm's `load_pretrained`, vitreous"),
+        (
+            "`--to google`",
+            ".npz",
+            "Google's loaders (by hand: `tests/references/open_in_google.py`), timm's `load_pretrained`, vitreous",
+        ),
         ("`--to onnx`", ".onnx", "onnxruntime, run beside the model when it is written"),
     ]
     return (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import vitreous
+from vitreous.checkpoints import sources
 from vitreous.checkpoints.saving import save
 from vitreous.checkpoints.sources import describe, load, open_model
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, Preprocess
@@ -115,3 +116,44 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"model.safetensors does not exist"):
         load(tmp_path / "empty")
+
+
+@pytest.fixture
+def without_libraries(tmp_path: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """timm and transformers are not installed; whatever is fetched is a tiny model. The repositories asked for."""
+    save(make_model(), tmp_path / "fetched", preprocess=PREPROCESS)
+    fetched: list[str] = []
+
+    def fetch(repository: str) -> Path:
+        fetched.append(repository)
+        return tmp_path / "fetched"
+
+    monkeypatch.setattr(sources, "fetch_files", fetch)
+    monkeypatch.setattr(sources, "find_spec", lambda name: None if name in ("timm", "transformers") else object())
+    return fetched
+
+
+def test_without_its_library_a_name_is_fetched_and_read_here(without_libraries: list[str]) -> None:
+    for name in ("timm:vit_tiny_patch16_224.augreg_in21k", "hf:google/vit-base-patch16-224"):
+        assert isinstance(load(name), VisionTransformer)
+        assert not sources.is_made_elsewhere(name) and sources.is_made_elsewhere(f"{name}@random")
+    assert without_libraries == ["timm/vit_tiny_patch16_224.augreg_in21k", "google/vit-base-patch16-224"]
+
+
+def test_settings_and_quick_gelu_reach_what_was_fetched(without_libraries: list[str]) -> None:
+    assert load("hf:google/vit", norm_eps=0.5).__dict__["config"].norm_eps == 0.5
+    quick = load("timm:vit_base_patch16_clip_quickgelu_224.openai")
+    assert quick.__dict__["config"].activation == "quick-gelu"
+    assert load("timm:vit_x_quickgelu.openai", activation="gelu").__dict__["config"].activation == "gelu"
+
+
+def test_a_folder_named_for_transformers_is_read_where_it_lies(without_libraries: list[str], tmp_path: Path) -> None:
+    assert isinstance(load(f"hf:{tmp_path / 'fetched'}"), VisionTransformer)
+    assert without_libraries == []
+
+
+def test_random_weights_need_their_library(without_libraries: list[str]) -> None:
+    with pytest.raises(
+        ConfigError, match="norm_eps was asked for, but timm:test_vit@random is made by its own library"
+    ):
+        load("timm:test_vit@random", norm_eps=0.5)

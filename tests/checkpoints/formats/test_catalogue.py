@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,49 @@ def stored(name: str, wrapper: str = "", container: str = "file.pth") -> Callabl
         content = {f"{rest}.{key}" if rest else key: weight for key, weight in weights.items()}
         torch.save({first: content, "epoch": 3} if first else content, folder / container)
         return folder / container, *state.outputs[-1]
+
+    return make
+
+
+def torchscript(name: str, container: str) -> Callable[[Fixtures, Path], Opened]:
+    """The same as a TorchScript archive, as OpenAI publishes CLIP."""
+
+    def make(fixtures: Fixtures, folder: Path) -> Opened:
+        state = fixtures.torch_state(name)
+        tower = Holder()
+        for key, array in state.arrays.items():
+            *path, leaf = key.split(".")
+            place: nn.Module = tower
+            for part in path:
+                if not hasattr(place, part):
+                    place.add_module(part, Holder())
+                place = getattr(place, part)
+            place.register_parameter(leaf, nn.Parameter(torch.from_numpy(array)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch no longer recommends what OpenAI used
+            torch.jit.script(tower).save(str(folder / container))
+        return folder / container, *state.outputs[-1]
+
+    return make
+
+
+class Holder(nn.Module):
+    """Parameters under names."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Nothing that is run."""
+        return images
+
+
+def pretrained(build: Callable[[], nn.Module], name: str, **beside: Any) -> Callable[[Fixtures, Path], Opened]:
+    """An encoder's weights under `model`, with what else its training script keeps."""
+
+    def make(fixtures: Fixtures, folder: Path) -> Opened:
+        encoder = build().eval()
+        fixtures.randomised(encoder)
+        weights = encoder.state_dict() | {key: torch.ones(shape) for key, shape in beside.items()}
+        torch.save({"model": weights, "epoch": 3}, folder / name)
+        return run_beside(encoder, folder / name, (32, 32))
 
     return make
 
@@ -197,6 +241,12 @@ CASES = [
                       use_relative_position_bias=True)),
     Case("torchvision", "torchvision", state_dict(torchvisions, "vit_b_8.pth")),
     Case("OpenAI CLIP, state dict", "openai/CLIP", stored("clip"), {"activation": "quick-gelu"}),
+    Case("OpenAI CLIP, TorchScript", "openai/CLIP", torchscript("clip", "ViT-B-32.pt")),
+    Case("MAE, with its decoder", "timm",
+         pretrained(lambda: timm.create_model("vit_base_patch16_224", **(SMALL | {"num_classes": 0}), num_heads=1),
+                    "mae_pretrain_vit.pth", mask_token=(1, 1, 32), **{"decoder_embed.weight": (32, 64)})),
+    Case("BEiT", "timm",
+         pretrained(lambda: timm.create_model("beit_base_patch16_224", **SMALL, num_heads=1), "beit_base.pth")),
     Case("DINO", "facebookresearch/dino", stored("dino", container="dino_deitsmall16_pretrain.pth")),
     Case("iBOT", "bytedance/ibot", stored("ibot", "state_dict", "ibot_vits_16.pth")),
     Case("MSN", "facebookresearch/msn", stored("msn", "target_encoder.module", "vits16_msn.pth")),
