@@ -35,6 +35,7 @@ from vitreous.errors import CheckpointError, ConfigError, VitreousError
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 
+_HOW_TO_SAY_IT = "\nto load() as an argument, or once for all commands: vitreous convert FILE FOLDER --set NAME=VALUE"
 _OF_TRANSFORMERS = "pytorch_model.bin"
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -102,7 +103,8 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except (CheckpointError, ConfigError) as cause:
-        raise CheckpointError(f"{path}: {cause}") from cause
+        asks = re.search(r"say [^;]*=", str(cause)) and "\n" not in str(cause)
+        raise CheckpointError(f"{path}: {cause}{_HOW_TO_SAY_IT if asks else ''}") from cause
 
 
 def _recognise(found: Found) -> tuple[str, Reading]:
