@@ -49,9 +49,7 @@ def test_what_nothing_says_is_a_guess_with_the_way_to_settle_it(tmp_path: Path, 
     opened = open_model(tmp_path / "w.pth")
     assert opened.model.__dict__["config"].heads == 1
     assert any(note.startswith("heads: 1 (64 numbers a head is usual") for note in opened.notes)
-    with pytest.raises(
-        CheckpointError, match=r"w.pth: .*say heads=N\nto load\(\) .*convert FILE FOLDER --set"
-    ):
+    with pytest.raises(CheckpointError, match=r"w.pth: .*say heads=N\nto load\(\) .*convert FILE FOLDER --set"):
         torch.save(make_model().state_dict(), tmp_path / "w.pth")
         open_model(tmp_path / "w.pth")
 

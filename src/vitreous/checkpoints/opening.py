@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,16 @@ def open_path(path: Path, asked: Asked) -> LoadedModel:
     processor = _read_json(folder / PROCESSOR) if beside else {}
     with ThreadPoolExecutor(1) as aside, _open(weights) as file:
         record = read_record(file, described)
-        asked = replace(asked, recorded=recorded_settings(record))
+        with _named(path):
+            asked = replace(asked, recorded=Asked.of(recorded_settings(record)).architecture)
         stripped = Stripped.whole(file.shapes) if described else strip(file.shapes, asked.weights)
         found = Found(stripped.shapes, file.container, described, processor, _title(path), asked.settled, file.extras)
         with _named(path):
             title, reading = _recognise(found)
             reading = with_record(reading, record)
         digest = aside.submit(_hash, weights)
-        reading = asked.settle(reading)
+        with nullcontext() if asked.architecture or asked.preprocess else _named(path):  # who is to blame
+            reading = asked.settle(reading)
         model, notes = _build(reading, file, stripped.names, path, asked, has_config=bool(described))
         return loaded(
             str(path),

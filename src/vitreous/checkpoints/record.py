@@ -71,7 +71,7 @@ def with_record(reading: Reading, record: Mapping[str, Any]) -> Reading:
             decisions = (*kept, Decision("preprocess", preprocess.to_dict(), SAVED_BY_US))
         if "class_names" in record:
             names = tuple(str(name) for name in record["class_names"])
-    except (TypeError, ValueError, KeyError) as cause:
+    except (TypeError, ValueError, LookupError, AttributeError) as cause:
         raise CheckpointError(f"what vitreous saved in the file cannot be used: {cause}") from cause
     if names and len(names) != reading.config.classes:
         raise CheckpointError(f"the file has {len(names)} class names for {reading.config.classes} classes")
