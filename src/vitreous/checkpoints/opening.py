@@ -8,6 +8,7 @@ Up to the last arrow only names and shapes are known, and nothing is allocated. 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -135,8 +136,11 @@ def _build(
     check_fit(model, shapes, path, asked=asked.words, has_config=has_config)
     made = [ours for ours, part in reading.plan.items() if part.make is not as_it_is]
     weights = {ours: torch.empty(shapes[ours]) for ours in made}  # first: else what is freed below leaves holes
+    groups = _by_sources(reading.plan)
+    if made:  # the largest first: what comes after fits where they were
+        groups = dict(sorted(groups.items(), key=lambda group: -sum(math.prod(shapes[ours]) for ours in group[1])))
     types: set[str] = set()
-    for sources, parts in _by_sources(reading.plan).items():
+    for sources, parts in groups.items():
         in_file = [names.get(source, source) for source in sources]
         types |= {file.dtypes[name] for name in in_file}
         tensors = [file.read(name).to(torch.float32) for name in in_file]
