@@ -303,3 +303,10 @@ def _photographs() -> list[Path]:
         if (folder / "shared" / "data" / "imagenet-sample").is_dir():
             return sorted((folder / "shared" / "data" / "imagenet-sample").iterdir())[:120:20]
     pytest.skip("needs shared/data/imagenet-sample beside the checkout")
+
+
+@pytest.mark.parametrize(("pads", "said"), [(True, ["padding"]), (False, []), (None, [])])
+def test_padding_is_not_left_out_in_silence(pads: bool | None, said: list[str]) -> None:
+    described = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "do_pad": pads}
+    _, decisions = preprocess_from_hf(described, 32)
+    assert [decision.setting for decision in decisions if decision.guessed] == said

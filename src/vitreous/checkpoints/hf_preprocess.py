@@ -147,6 +147,9 @@ def _translate(
     elif name:
         reason = "its own rules are not known here; what it shares with others was used"
         decisions += (Decision("image processor", name[:80], reason, guessed=True),)
+    if settings.get("do_pad"):
+        reason = "preprocessor_config.json has do_pad, for which vitreous has no word"
+        decisions += (Decision("padding", "none", reason, guessed=True),)
     found, more = _with_colours(found, settings)
     decisions += more
     resampler = _resampler(named, known)

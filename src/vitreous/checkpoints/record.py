@@ -34,7 +34,7 @@ def read_record(file: TensorFile, described: Mapping[str, Any]) -> dict[str, Any
 
 _ABOUT_IMAGES = {
     "preprocess", "preprocess.image_size", "image processor", "resize", "crop_fraction", "interpolation", "resampler",
-    "mean and std", "mean", "std",
+    "mean and std", "mean", "std", "padding",
 }  # fmt: skip
 """What formats call their decisions about images."""
 
