@@ -50,6 +50,13 @@ def test_other_arithmetic_and_other_sizes_are_said() -> None:
     [
         (ViTConfig(distillation=True), "prefix tokens", "1 class, 1 distillation, 0 registers"),
         (ViTConfig(stem=(3, 4, 9)), "stem", "ResNet of [3, 4, 9] units, 64 channels"),
+        (
+            ViTConfig(stem=(2, 2), stem_root="small"),
+            "stem",
+            "ResNet of [2, 2] units, 64 channels, a 3x3 root at stride 1",
+        ),
+        (ViTConfig(positions_at="layers"), "positions", "learned, at the start of each layer"),
+        (ViTConfig(positions_at="layers-shared"), "positions", "learned, shared, at the start of each layer"),
         (ViTConfig(gated_mlp=True), "activation", "SwiGLU"),
     ],
 )

@@ -38,7 +38,16 @@ ARCHITECTURES: list[dict[str, Any]] = [
     {"patch_size": [8, 4], "width": 192, "norm_after_pooling": True, "dropout": 0.1, "drop_path": 0.2},
     {"classes": 0},
 ]
-ONLY_OURS: list[dict[str, Any]] = [{"hidden_head": True}, {"patch_bias": False}, {"norm_eps": 1e-5}]
+CNN: dict[str, Any] = {
+    "stem": [1], "stem_width": 8, "stem_root": "small", "depth": 0, "class_token": False, "positions": "none",
+    "pooling": "mean",
+}  # fmt: skip
+NEW_POSITIONS: list[dict[str, Any]] = [
+    {"positions_at": "layers"},
+    {"positions_at": "layers-shared"},
+    {"positions_at": "layers", "positions": "learned-2d"},
+]
+ONLY_OURS = [{"hidden_head": True}, {"patch_bias": False}, {"norm_eps": 1e-5}, CNN, *NEW_POSITIONS]
 
 
 def read_folder(folder: Path, weights: Path | None = None) -> LoadedModel:
@@ -71,6 +80,15 @@ def test_what_is_saved_is_what_is_loaded(
     assert opened.model.provenance["saved"] == {"epochs": 3}
     assert not opened.model.training
     assert torch.equal(opened.model(images), model(images))
+
+
+@pytest.mark.parametrize("changes", [CNN, *NEW_POSITIONS])
+def test_what_timm_would_compute_otherwise_it_does_not_open(
+    tmp_path: Path, make_model: MakeModel, changes: dict[str, Any]
+) -> None:
+    write_folder(make_model(**changes), tmp_path / "m", PREPROCESS)
+    with pytest.raises((RuntimeError, AttributeError)):
+        timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True)
 
 
 @pytest.mark.parametrize("changes", ARCHITECTURES)

@@ -39,6 +39,11 @@ WORDED: list[dict[str, Any]] = [
 ]
 
 
+CNN: dict[str, Any] = {
+    "stem": (), "stem_constants": "timm", "depth": 0, "class_token": False, "positions": "none", "pooling": "mean",
+}  # fmt: skip
+
+
 def write(folder: Path, model: VisionTransformer, preprocess: Preprocess = PREPROCESS) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(to_timm(model.config, preprocess, [], {})))
@@ -90,6 +95,10 @@ def test_images_of_another_size_than_the_positions_open_too(tmp_path: Path, make
         ({"stem": (3, 4, 9)}, "a ResNet with Google's small constants"),
         ({"stem": (1, 1), "stem_constants": "timm"}, "a ResNet of other stages than R50's or R26's"),
         ({"stem": (), "stem_constants": "timm", "stem_width": 32}, "a ResNet of another width than 64"),
+        ({"stem": (3, 4, 9), "stem_constants": "timm", "stem_root": "small"}, "a 3x3 root in the ResNet"),
+        (CNN, "a ResNet without blocks behind it"),
+        ({"positions_at": "layers"}, "positions before every layer"),
+        ({"positions_at": "layers-shared"}, "positions before every layer"),
         ({"positions": "rope"}, "rope positions"),
         ({"positions": "relative-bias"}, "relative-bias positions"),
         ({"positions": "learned-2d"}, "learned-2d positions"),

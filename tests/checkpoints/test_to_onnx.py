@@ -37,6 +37,12 @@ FAMILY: dict[str, dict[str, Any]] = {
     "hybrid": {
         "stem": [1, 1], "stem_width": 8, "patch_size": [8, 8], "image_size": [24, 16], "positions": "learned-2d",
     },
+    "cnn": {
+        "stem": [1, 1], "stem_width": 8, "stem_root": "small", "patch_size": [2, 2], "depth": 0, "positions": "none",
+        "class_token": False, "pooling": "mean",
+    },
+    "table 8": {"depth": 2, "positions": "learned-2d", "positions_at": "layers", "norm_before_blocks": True},
+    "table 8, shared": {"depth": 2, "positions_at": "layers-shared"},
 }  # fmt: skip
 
 

@@ -12,9 +12,10 @@ from timm.models.resnetv2 import ResNetV2, create_resnetv2_stem
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from vitreous.model.config import ViTConfig
+from vitreous.model.config import StemRoot, ViTConfig
 from vitreous.model.presets import named_config
 from vitreous.model.stem import ResNetStem, StandardisedConv, Unit
+from vitreous.model.vit import VisionTransformer
 
 SIZES = [(48, 80), (45, 63), (46, 61), (33, 32)]
 
@@ -94,6 +95,56 @@ def test_the_root_equals_a_slow_loop(image_height: int, image_width: int) -> Non
         np.testing.assert_allclose(root(image)[0].numpy(), slow_root(image[0].numpy(), root), atol=1e-12)
 
 
+@pytest.mark.parametrize(("image_height", "image_width"), [(5, 8), (6, 3), (1, 2)])
+def test_a_small_root_equals_a_slow_loop_and_keeps_the_images_size(image_height: int, image_width: int) -> None:
+    root = drawn(ResNetStem((), 32, root="small")).double()
+    image = images(image_height, image_width).double()
+    expected = np.maximum(slow_norm(slow_conv(image[0].numpy(), root.conv, 1), root.norm, 32), 0)
+    assert expected.shape == (32, image_height, image_width)
+    with torch.no_grad():
+        np.testing.assert_allclose(root(image)[0].numpy(), expected, atol=1e-12)
+
+
+def test_a_small_root_has_a_kernel_of_nine_and_nothing_else_is_smaller() -> None:
+    large, small = (
+        ViTConfig((32, 32), (32, 32), stem=(2, 1), stem_width=8, stem_root=root) for root in ("imagenet", "small")
+    )
+    for config, side in ((large, 7), (small, 3)):
+        stem = ResNetStem((2, 1), 8, root=config.stem_root)
+        units = 2 * (32 * 8 + 9 * 8 * 8 + 8 * 32) - (32 - 8) * 8 + 8 * 32  # first stage: 8 to 32 channels, one shortcut
+        units += 32 * 16 + 9 * 16 * 16 + 16 * 64 + 32 * 64
+        norms = 2 * (8 + 2 * (8 + 8 + 32) + 32 + 16 + 16 + 64 + 64)
+        assert sum(parameter.numel() for parameter in stem.parameters()) == side * side * 3 * 8 + units + norms
+    assert (large.stem_stride, small.stem_stride) == (8, 2)
+    without = (4 * 4 - 16 * 16) * large.stem_channels * large.width  # the kernel of patches covers another map
+    assert small.parameters - large.parameters == (9 - 49) * 3 * 8 - without
+
+
+@torch.no_grad()
+def test_without_blocks_a_model_is_the_mean_over_the_stems_map_a_norm_and_a_head() -> None:
+    config = ViTConfig(
+        (12, 8), (2, 2), stem=(1, 1), stem_width=32, stem_root="small", width=24, depth=0, heads=1, classes=5,
+        class_token=False, positions="none", pooling="mean",
+    )  # fmt: skip
+    model = drawn(VisionTransformer(config)).double()
+    assert sum(parameter.numel() for parameter in model.parameters()) == config.parameters
+    found = model(images(12, 8).double())
+    for image, logits in zip(images(12, 8).double().numpy(), found, strict=True):
+        stem = model.patch_embed.backbone
+        root = np.maximum(slow_norm(slow_conv(image, stem.stem.conv, 1), stem.stem.norm, 32), 0)
+        first = slow_unit(root, stem.stages[0].blocks[0], 1)
+        features = slow_unit(first, stem.stages[1].blocks[0], 2)  # (256, 6, 4)
+        weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
+        kernel = weights["patch_embed.proj.weight"][:, :, 0, 0]  # (width, 256): a 1x1 convolution
+        mapped = np.einsum("wc,crk->wrk", kernel, features) + weights["patch_embed.proj.bias"][:, None, None]
+        mean = mapped.mean(axis=(1, 2))
+        normed = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
+        expected = weights["head.weight"] @ (normed * weights["fc_norm.weight"] + weights["fc_norm.bias"])
+        np.testing.assert_allclose(logits.numpy(), expected + weights["head.bias"], atol=1e-10)
+    larger = model(images(20, 14).double())  # a map of any size has a mean
+    assert larger.shape == (2, 5) and larger.isfinite().all()
+
+
 def timms(blocks: tuple[int, ...]) -> nn.Module:
     """What timm puts before its hybrid Vision Transformers."""
     settings = {"stem_type": "same", "preact": False, "conv_layer": partial(StdConv2dSame, eps=1e-8)}
@@ -155,13 +206,14 @@ def test_the_trunk_of_resnet_50_has_as_many_parameters_as_torchvisions() -> None
 
 @pytest.mark.parametrize("blocks", [(), (1,), (1, 1), (2, 1, 1, 1)])
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("root", ["imagenet", "small"])
 def test_the_map_has_the_size_and_channels_that_the_config_tells(
-    blocks: tuple[int, ...], size: tuple[int, int]
+    blocks: tuple[int, ...], size: tuple[int, int], root: StemRoot
 ) -> None:
-    config = ViTConfig(stem=blocks, stem_width=8, patch_size=(32, 32))
+    config = ViTConfig(stem=blocks, stem_width=8, stem_root=root, patch_size=(32, 32))
     rows, columns = (-(-length // config.stem_stride) for length in size)
     with torch.no_grad():
-        assert ResNetStem(blocks, 8)(images(*size)).shape == (2, config.stem_channels, rows, columns)
+        assert ResNetStem(blocks, 8, root=root)(images(*size)).shape == (2, config.stem_channels, rows, columns)
 
 
 @pytest.mark.parametrize(("width", "groups"), [(64, 32), (96, 32), (8, 8), (48, 16), (7, 1)])

@@ -153,21 +153,6 @@ def test_norms_around_the_patch_embedding_are_those_of_a_slow_loop() -> None:
 
 
 @torch.no_grad()
-def test_positions_by_row_and_column_are_one_behind_the_other_and_the_class_token_has_none() -> None:
-    model = a_model(replace(TINY, image_size=(8, 12), positions="learned-2d"))
-    bare = a_model(replace(TINY, image_size=(8, 12), positions="none"))
-    bare.load_state_dict({n: v for n, v in model.state_dict().items() if not n.startswith("pos_embed")})
-    added = model.tokens(some_images(8, 12)) - bare.tokens(some_images(8, 12))
-    assert not added[:, 0].any()
-    for row in range(2):
-        for column in range(3):
-            expected = torch.cat([model.pos_embed_rows[0, row], model.pos_embed_columns[0, column]])
-            torch.testing.assert_close(added[1, 1 + 3 * row + column], expected, atol=1e-5, rtol=0)
-    square = model.tokens(some_images(16, 16))  # another grid: both tables are resampled, each along its own axis
-    assert square.shape == (2, 17, 24)
-
-
-@torch.no_grad()
 def test_relative_keys_are_those_of_the_papers_appendix_in_a_slow_loop() -> None:
     model = a_model(replace(TINY, image_size=(4, 8), positions="relative", depth=1))
     attention, place = model.blocks[0].attn, model._place(model.layout(), torch.device("cpu"))
@@ -198,16 +183,6 @@ def test_a_block_that_needs_to_know_the_places_says_so_and_any_other_does_not(po
         a_model(replace(TINY, positions=positions)).blocks[0](sequence)
 
 
-@torch.no_grad()
-def test_fixed_positions_are_made_anew_for_another_grid_and_do_not_learn() -> None:
-    model = VisionTransformer(replace(TINY, positions="sincos-2d"))
-    assert "pos_embed" in model.state_dict() and "pos_embed" not in dict(model.named_parameters())
-    assert not model.pos_embed[:, 0].any()
-    larger = VisionTransformer(replace(TINY, positions="sincos-2d", image_size=(24, 20)))
-    larger.load_state_dict(model.state_dict() | {"pos_embed": larger.pos_embed})
-    assert torch.equal(model(some_images(24, 20)), larger(some_images(24, 20)))
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -222,7 +197,12 @@ def test_fixed_positions_are_made_anew_for_another_grid_and_do_not_learn() -> No
         {"positions": "relative-bias"},
         {"positions": "relative-bias", "class_token": False, "pooling": "mean"},
         {"patch_norms": True, "attention_width": 48},
+        {"positions_at": "layers"},
+        {"positions_at": "layers-shared", "registers": 2},
+        {"positions_at": "layers", "positions": "learned-2d", "norm_before_blocks": True},
+        {"positions_at": "layers-shared", "positions": "learned-2d"},
         {"stem": (), "image_size": (32, 32), "patch_size": (8, 8)},
+        {"stem": (1, 1), "stem_root": "small", "stem_width": 8, "image_size": (12, 8)},
         {"stem": (1, 2), "stem_width": 32, "image_size": (32, 32), "patch_size": (16, 8)},
     ],
 )

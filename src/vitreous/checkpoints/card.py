@@ -22,6 +22,10 @@ tags:
 ---
 """
 
+_PLACES = {
+    "stem": "", "layers": ", at the start of each layer", "layers-shared": ", shared, at the start of each layer",
+}  # fmt: skip
+
 
 def model_card(config: ViTConfig, preprocess: Preprocess, class_names: Sequence[str], layout: Layout = "timm") -> str:
     """README.md of a saved model: front matter that the Hugging Face Hub reads, sizes, how to open it.
@@ -49,7 +53,7 @@ def _rows(config: ViTConfig, preprocess: Preprocess, class_names: Sequence[str])
         "patches": f"{config.rows} x {config.columns} of {patch_height} x {patch_width} pixels",
         "width, depth, heads": f"{config.width}, {config.depth}, {config.heads}",
         "prefix tokens": f"{int(config.class_token)} class, {config.registers} registers",
-        "positions": config.positions,
+        "positions": config.positions + _PLACES[config.positions_at],
         "activation": "SwiGLU" if config.gated_mlp else config.activation,
         "LayerNorm epsilon": f"{config.norm_eps:g}",
         "pooling": config.pooling,
@@ -61,7 +65,8 @@ def _rows(config: ViTConfig, preprocess: Preprocess, class_names: Sequence[str])
     if config.distillation:
         rows["prefix tokens"] = f"1 class, 1 distillation, {config.registers} registers"
     if config.stem is not None:
-        rows["stem"] = f"ResNet of {list(config.stem)} units, {config.stem_width} channels"
+        root = "" if config.stem_root == "imagenet" else ", a 3x3 root at stride 1"
+        rows["stem"] = f"ResNet of {list(config.stem)} units, {config.stem_width} channels{root}"
     return rows
 
 

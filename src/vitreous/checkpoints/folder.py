@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vitreous.atomic import folder_written_atomically
 from vitreous.checkpoints.card import model_card
+from vitreous.checkpoints.containers.safetensors import in_file_order, safetensors_pieces, write_all
 from vitreous.checkpoints.formats import hf_vit
 from vitreous.checkpoints.hf_preprocess import to_hf
 from vitreous.checkpoints.record import RECORD, settings_to_record
@@ -107,10 +106,9 @@ def as_json(described: Mapping[str, Any]) -> str:
 def _write(folder: Path, weights: Mapping[str, Tensor], settings: Mapping[str, Mapping[str, Any]], card: str) -> None:
     texts = {name: as_json(described) for name, described in settings.items()}
     with folder_written_atomically(folder) as filling:
-        try:
-            save_file(dict(weights), filling / WEIGHTS, metadata={"format": "pt"})
-        except SafetensorError as cause:  # a full disk, among others
-            raise OSError(str(cause)) from cause
+        with (filling / WEIGHTS).open("wb", buffering=0) as file:
+            for piece in safetensors_pieces(in_file_order(weights), {"format": "pt"}):
+                write_all(file, piece)
         for name, text in texts.items():
             (filling / name).write_text(text, encoding="utf-8")
         (filling / CARD).write_text(card, encoding="utf-8")

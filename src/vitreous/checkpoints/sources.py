@@ -1,5 +1,6 @@
 """Where a model comes from, in one word: opens every kind of source.
 
+    NAME                        a model that comes with vitreous: cifar10-ti4, cifar10-resnet
     FILE                        weights in a .safetensors, .npz, .pth, .pt or .bin file of any known format
     FOLDER                      the same with a config.json beside them; of a training run its final model
     timm:NAME                   a timm model with its pretrained weights
@@ -32,7 +33,7 @@ from vitreous.checkpoints.from_transformers import open_transformers
 from vitreous.checkpoints.hub import fetch_files, timm_repository
 from vitreous.checkpoints.loaded import LoadedModel
 from vitreous.checkpoints.opening import open_path
-from vitreous.checkpoints.words import FUNCTION, model_folder
+from vitreous.checkpoints.words import FUNCTION, bundled, bundled_names, model_folder
 from vitreous.data.images import shown
 from vitreous.errors import ConfigError, InputError
 from vitreous.model.vit import VisionTransformer
@@ -46,8 +47,8 @@ _PACKAGES = {"timm": "timm", "hf": "transformers"}
 _RANDOM = "@random"
 _LONGEST = 300  # characters of a name that is shown
 _KINDS = (
-    "a model is a weights file, a folder with one, timm:NAME, hf:ORG/NAME, hf:FOLDER, torchvision:NAME or "
-    "package.module:function"
+    f"a model is a weights file, a folder with one, {', '.join(bundled_names())}, timm:NAME, hf:ORG/NAME, hf:FOLDER, "
+    "torchvision:NAME or package.module:function"
 )
 
 
@@ -77,7 +78,7 @@ def open_model(source: str | Path, *, strict: bool = False, **asked: Any) -> Loa
     library, colon, name = text.partition(":")
     if colon and library in _LIBRARIES:
         return _open_from_library(library, name, wanted)
-    path = Path(source)
+    path = bundled(text) or Path(source)
     if path.is_dir():
         return open_path(model_folder(path), wanted)
     if path.exists() or path.is_symlink():
@@ -159,6 +160,7 @@ def _unknown(text: str) -> ConfigError | InputError:
     library, colon, _ = text.partition(":")
     if not colon and ("/" in text or "." in text):
         return InputError(f"{shown(text)[:_LONGEST]} does not exist; {_KINDS}")
-    close = difflib.get_close_matches(library, _LIBRARIES, n=1) if colon else []
-    hint = f"did you mean {close[0]}:? " if close else ""
+    known = [f"{name}:" for name in _LIBRARIES] if colon else bundled_names()
+    close = difflib.get_close_matches(library + colon, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
     return ConfigError(f"{text[:_LONGEST]!r} is no model that vitreous knows; {hint}{_KINDS}")

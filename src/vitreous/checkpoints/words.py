@@ -1,5 +1,6 @@
 """Which words of a command line name models, and which the images to look at.
 
+    NAME                                    a model that comes with vitreous, unless there is a file of that name
     timm:NAME, hf:NAME, torchvision:NAME    a model of a library
     package.module:function                 a function of your own, unless there is a file of that name
     FILE.safetensors, .npz, .pth, ...       a weights file
@@ -36,6 +37,9 @@ MODEL = "model"
 CHECKPOINTS = "checkpoints"
 EPOCH = "epoch-{:04d}"
 """Name of a kept model's folder, given the epochs it has seen."""
+
+BUNDLED = Path(__file__).parent.parent / "bundled"
+"""Folders of the models that come with vitreous, by their names."""
 
 _EPOCH = re.compile(r"epoch-(\d+)")
 _NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|tokenizer).*")  # beside a model
@@ -75,11 +79,23 @@ def is_model(word: str) -> bool:
     path = Path(word)
     if word.partition(":")[0] in LIBRARIES and ":" in word:
         return True
+    if bundled(word) is not None:
+        return True
     if path.is_dir():
         place = model_folder(path)
         named = (CONFIG, WEIGHTS, WHOLE_INDEX)
         return any((place / name).exists() for name in named) or bool(checkpoints_of(path))
     return word.endswith(SUFFIXES) or (not path.exists() and FUNCTION.fullmatch(word) is not None)
+
+
+def bundled_names() -> list[str]:
+    """The models that come with vitreous."""
+    return sorted(place.name for place in BUNDLED.glob("*") if (place / CONFIG).is_file())
+
+
+def bundled(word: str) -> Path | None:
+    """Where the model lies that comes with vitreous under this name; None where a file has it, or nothing."""
+    return BUNDLED / word if word in bundled_names() and not Path(word).exists() else None
 
 
 def model_folder(folder: Path) -> Path:

@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args
 from vitreous.errors import ConfigError
 
 Pooling = Literal["class", "mean", "class+mean", "map"]
+PositionsAt = Literal["stem", "layers", "layers-shared"]
 Positions = Literal["learned", "learned-2d", "sincos-2d", "rope", "relative", "relative-bias", "none"]
 StemConstants = Literal["google", "timm"]
+StemRoot = Literal["imagenet", "small"]
 Activation = Literal["gelu", "gelu-tanh", "quick-gelu"]
 Resampling = Literal[
     "timm", "timm-npz", "open_clip", "google", "flexivit", "transformers", "transformers-registers", "siglip2",
@@ -31,11 +33,13 @@ class ViTConfig:
         stem: blocks in each stage of a ResNet before the patches, such as (3, 4, 9) for R50+ViT-B/16; () for its
             root alone, None for no ResNet (section 3.1, hybrid architecture).
         stem_width: channels that the stem's root makes.
+        stem_root: how the stem begins: `imagenet`, 7x7 at stride 2 and a maximum at stride 2; `small`, 3x3 at stride
+            1, as for CIFAR's images (He et al. 2016, arXiv 1512.03385, section 4.2).
         stem_constants: whose small constants the stem's norms have: the paper's code's or timm's.
         patch_norms: a LayerNorm over the pixels of each patch, and one over each embedded patch, as vit-pytorch has.
         patch_bias: whether the patch embedding adds a bias, as the paper's code does.
         width: of a token.
-        depth: number of blocks.
+        depth: number of blocks. With a stem it may be 0: a ResNet whose map is averaged, the CNN of equal size.
         heads: of each block's attention.
         attention_width: length of all heads' queries together, a multiple of heads; None for the width.
         qkv_bias: whether queries, keys and values have one, as the paper's code does.
@@ -54,6 +58,9 @@ class ViTConfig:
             column; `sincos-2d`, fixed (arXiv 2205.01580); `rope`, queries and keys turned by their place (arXiv
             2104.09864, as in DINOv3); `relative`, a key for each distance along the sequence (appendix D.4);
             `relative-bias`, a score for each offset of patches (BEiT); `none`: the model sees a bag of patches.
+        positions_at: where learned ones are added to the tokens: `stem`, once, before the first block (equation 1);
+            `layers`, at the start of every block, each with tables of its own; `layers-shared`, there from the same
+            tables (table 8).
         rope_base: ratio of the longest to the shortest period of `rope`.
         resampling: whose rule moves positions to another grid; see `vitreous.model.positions`.
         norm_before_blocks: a LayerNorm over the tokens before the first block, as CLIP has.
@@ -77,6 +84,7 @@ class ViTConfig:
     channels: int = 3
     stem: tuple[int, ...] | None = None
     stem_width: int = 64
+    stem_root: StemRoot = "imagenet"
     stem_constants: StemConstants = "google"
     patch_norms: bool = False
     patch_bias: bool = True
@@ -94,6 +102,7 @@ class ViTConfig:
     distillation: bool = False
     registers: int = 0
     positions: Positions = "learned"
+    positions_at: PositionsAt = "stem"
     rope_base: float = 100.0
     resampling: Resampling = "timm"
     norm_before_blocks: bool = False
@@ -149,6 +158,11 @@ class ViTConfig:
         return self.width if self.attention_width is None else self.attention_width
 
     @property
+    def layer_tables(self) -> int:
+        """Sets of position tables that are added at the start of blocks; 0 where they are added at the stem."""
+        return {"stem": 0, "layers": self.depth, "layers-shared": 1}[self.positions_at]
+
+    @property
     def mlp_width(self) -> int:
         """Length of the MLP's hidden layer."""
         return round(self.width * self.mlp_ratio)
@@ -166,7 +180,9 @@ class ViTConfig:
     @property
     def stem_stride(self) -> int:
         """Pixels that one position of the stem's output stands for; 1 without a stem."""
-        return 1 if self.stem is None else 4 * 2 ** max(len(self.stem) - 1, 0)
+        if self.stem is None:
+            return 1
+        return (4 if self.stem_root == "imagenet" else 1) * 2 ** max(len(self.stem) - 1, 0)
 
     @property
     def stem_channels(self) -> int:
@@ -203,7 +219,7 @@ class ViTConfig:
     @property
     def _position_parameters(self) -> int:
         tables = {"learned": self.tokens * self.width, "learned-2d": (self.rows + self.columns) * self.width // 2}
-        return tables.get(self.positions, 0)
+        return tables.get(self.positions, 0) * (self.layer_tables or 1)
 
     @property
     def _positions_of_a_block(self) -> int:
@@ -218,7 +234,7 @@ class ViTConfig:
         if self.stem is None:
             return 0
         inputs = self.stem_width
-        count = 7 * 7 * self.channels * inputs + 2 * inputs
+        count = (7 * 7 if self.stem_root == "imagenet" else 3 * 3) * self.channels * inputs + 2 * inputs
         for stage, blocks in enumerate(self.stem):
             middle = self.stem_width * 2**stage
             outputs = 4 * middle
@@ -289,6 +305,11 @@ class ViTConfig:
                 raise ConfigError(
                     f"the patch's {side} of {patch} pixels is not a multiple of the stem's stride {self.stem_stride}"
                 )
+        if not self.depth and (self.stem is None or self.prefix or self.positions != "none" or self.pooling != "mean"):
+            raise ConfigError(
+                "depth is 0: without blocks a model is a stem whose map is averaged; "
+                "give it a stem, no class token or registers, positions 'none' and pooling 'mean'"
+            )
         if "class" in self.pooling and not self.class_token:
             raise ConfigError(f"pooling is {self.pooling!r}, but class_token is False; use pooling 'mean'")
         if self.distillation and not (self.class_token and self.pooling == "class"):
@@ -301,20 +322,25 @@ class ViTConfig:
             raise ConfigError(f"pooling is 'map'; its heads share the width {self.width} evenly, {self.heads} do not")
         if self.patch_norms and self.stem is not None:
             raise ConfigError("patch_norms is True, but there is a stem; norms of pixels need a plain patch embedding")
+        if self.positions_at != "stem" and self.positions not in ("learned", "learned-2d"):
+            raise ConfigError(
+                f"positions_at is {self.positions_at!r}, but positions is {self.positions!r}; "
+                "only 'learned' and 'learned-2d' are added before layers"
+            )
         divisor = {"learned-2d": (2, self.width), "sincos-2d": (4, self.width), "rope": (4, self.head_dim)}
         least, length = divisor.get(self.positions, (1, 1))
         if length % least or (self.positions == "sincos-2d" and length < 8):
             raise ConfigError(f"positions is {self.positions!r}, which needs a multiple of {least}, not {length}")
 
 
-_LEAST = {"channels": 1, "classes": 0, "width": 1, "depth": 1, "heads": 1, "registers": 0, "stem_width": 1}
+_LEAST = {"channels": 1, "classes": 0, "width": 1, "depth": 0, "heads": 1, "registers": 0, "stem_width": 1}
 _FLAGS = (
     "patch_norms", "patch_bias", "qkv_bias", "qk_norm", "gated_mlp", "class_token", "distillation",
     "norm_before_blocks", "hidden_head",
 )  # fmt: skip
 _CHOICES = {
     "pooling": Pooling, "positions": Positions, "activation": Activation, "resampling": Resampling,
-    "stem_constants": StemConstants,
+    "positions_at": PositionsAt, "stem_root": StemRoot, "stem_constants": StemConstants,
 }  # fmt: skip
 _MOST_STAGES = 5
 _WIDEST = 2**31  # beyond it no matrix of the MLP can be indexed

@@ -11,7 +11,7 @@ _POSITION_STD = 0.02
 _MLP_BIAS_STD = 1e-6
 TOKENS_AND_POSITIONS = {
     "pos_embed", "pos_embed_rows", "pos_embed_columns", "relative_keys", "relative_position_bias_table",
-    "cls_token", "reg_token", "dist_token", "latent",
+    "cls_token", "reg_token", "dist_token", "mask_token", "latent",
 }  # fmt: skip
 """Last part of the names of tables that are added to tokens, or are tokens: they multiply nothing."""
 

@@ -1,6 +1,7 @@
 """A ResNet that reads the image before the Transformer does (hybrids, section 3.1), or without one: the paper's CNN.
 
-    root     7x7 convolution at stride 2, GroupNorm, ReLU, 3x3 maximum at stride 2
+    root     7x7 convolution at stride 2, GroupNorm, ReLU, 3x3 maximum at stride 2;
+             for small images a 3x3 convolution at stride 1, GroupNorm, ReLU
     stage    units; the first of each stage but the first halves the map, every stage doubles its channels
     unit     relu(x + n3(c3(relu(n2(c2(relu(n1(c1(x)))))))),  c1 and c3 1x1, c2 3x3 with the unit's stride
 
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vitreous.model.config import StemConstants, StemRoot
 
 _GROUPS = 32
 _EXPANSION = 4
@@ -50,27 +53,36 @@ class ResNetStem(nn.Module):
     """The feature map of images; see the head of this file.
 
     Stage `i` counts from 0 and gives 4 * width * 2**i channels; the map is 4 * 2**i times smaller than the image,
-    rounded up. Without stages it is the root's: `width` channels, 4 times smaller. There is no head and no last norm:
-    the mean over the map and a linear layer make it the classifier that the paper compares with.
+    rounded up, with the small root 2**i times. Without stages it is the root's: `width` channels, 4 times smaller, or
+    as large as the image. There is no head and no last norm: the mean over the map and a linear layer make it the
+    classifier that the paper compares with.
 
     Args:
         blocks: units in each stage, such as (3, 4, 6, 3) for ResNet-50; () for the root alone.
         width: channels of the root, 64 in the paper. Norms have 32 groups, and so the paper's widths are multiples
             of 32; of another number of channels as many groups as divide both.
         channels: of the image.
+        root: `imagenet` or `small`; see the head of this file.
         constants: whose small constants, a key of `CONSTANTS`.
 
     Source: google-research/vision_transformer, `vit_jax/models_resnet.py`.
     """
 
-    def __init__(self, blocks: Sequence[int], width: int = 64, channels: int = 3, constants: str = "google") -> None:
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        width: int = 64,
+        channels: int = 3,
+        root: StemRoot = "imagenet",
+        constants: StemConstants = "google",
+    ) -> None:
         super().__init__()
         small = CONSTANTS[constants]
-        root = Root(width, channels, small)
+        first = Root(width, channels, small, root)
         if blocks:
-            self.stem = root
+            self.stem = first
         else:  # timm's names for a root alone
-            self.conv, self.norm = root.conv, root.norm
+            self.conv, self.norm = first.conv, first.norm
         self.stages = nn.ModuleList()
         inputs = width
         for stage, units in enumerate(blocks):
@@ -88,11 +100,12 @@ class ResNetStem(nn.Module):
 
 
 class Root(nn.Module):
-    """What comes before the stages: the image at a quarter of its size."""
+    """What comes before the stages: the image at a quarter of its size, or, if small, at its own."""
 
-    def __init__(self, width: int, channels: int, small: Constants) -> None:
+    def __init__(self, width: int, channels: int, small: Constants, root: StemRoot = "imagenet") -> None:
         super().__init__()
-        self.conv = StandardisedConv(channels, width, 7, 2, small)
+        side, stride = (7, 2) if root == "imagenet" else (3, 1)
+        self.conv = StandardisedConv(channels, width, side, stride, small)
         self.norm = _norm(width, small)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -171,8 +184,10 @@ class StandardisedConv(nn.Conv2d):
         return F.conv2d(_pad(features, self.kernel_size[0], self.stride[0]), weight, stride=self.stride)
 
 
-def _root(images: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+def _root(images: Tensor, conv: StandardisedConv, norm: nn.Module) -> Tensor:
     features = F.relu(norm(conv(images)))
+    if conv.stride[0] == 1:
+        return features
     return F.max_pool2d(_pad(features, 3, 2), 3, stride=2)  # nothing is below the zeros of the border after a ReLU
 
 

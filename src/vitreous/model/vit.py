@@ -12,28 +12,32 @@ the paper stands beside this page: `stem`, `positions`, `mlp`, `pooling`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitreous.errors import ShapeError
+from vitreous.model.added_positions import (
+    COLUMNS,
+    ONE_TABLE,
+    ROWS,
+    LayerPositions,
+    added_positions,
+    fixed_positions,
+    position_tables,
+)
+from vitreous.model.attend import attend
 from vitreous.model.config import ViTConfig
 from vitreous.model.first_weights import draw_first_weights
 from vitreous.model.mlp import mlp
 from vitreous.model.pooling import AttentionPooling
-from vitreous.model.positions import (
-    patch_offsets,
-    resample_offsets,
-    resample_positions,
-    rotate,
-    rotation,
-    sequence_offsets,
-    sincos_positions,
-)
+from vitreous.model.positions import patch_offsets, resample_offsets, rotate, rotation, sequence_offsets
 from vitreous.model.stem import ResNetStem
 from vitreous.tokens import TokenLayout
+
+Change = Callable[[Tensor], Tensor]
 
 
 class VisionTransformer(nn.Module):
@@ -50,7 +54,7 @@ class VisionTransformer(nn.Module):
     provenance: dict[str, Any]
     """Where the weights come from; empty for a new model."""
     pos_embed: Tensor | None
-    """(1, tokens, width); None where positions are not added to tokens, or are learned by row and column."""
+    """(1, tokens, width); None where equation 1 adds no positions, or they are learned by row and column."""
 
     def __init__(self, config: ViTConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -79,7 +83,7 @@ class VisionTransformer(nn.Module):
             self.to_empty(device=device)
             draw_first_weights(self, config.layer_scale, generator)
         if config.positions == "sincos-2d":
-            self.pos_embed = self._sincos(self.layout()).to(self.patch_embed.proj.weight)
+            self.pos_embed = fixed_positions(config, self.layout()).to(self.patch_embed.proj.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each image: (batch, channels, image_height, image_width) -> (batch, classes).
@@ -91,22 +95,28 @@ class VisionTransformer(nn.Module):
         """
         return self.classify(self.read_out(self.forward_features(images)))
 
-    def forward_features(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor, change_patches: Change | None = None) -> Tensor:
         """Tokens after the last block, (batch, tokens, width); normalised, unless pooling comes first."""
-        sequence = self.norm_pre(self.tokens(images))
+        sequence = self.norm_pre(self.tokens(images, change_patches))
         place = self._place(self.layout(*images.shape[-2:]), images.device)
-        for block in self.blocks:
-            sequence = block(sequence, place)
+        for layer, block in enumerate(self.blocks):
+            sequence = block(self._at_layer(layer, sequence, place.layout), place)
         return self.norm(sequence)
 
-    def tokens(self, images: Tensor) -> Tensor:
-        """What the first block sees, (batch, tokens, width): class token, registers, patches. Equation 1."""
+    def tokens(self, images: Tensor, change_patches: Change | None = None) -> Tensor:
+        """What the first block sees, (batch, tokens, width): class token, registers, patches. Equation 1.
+
+        Embedded patches go through `change_patches` before their positions are added, (batch, patches, width).
+        """
         self._check(images)
         layout = self.layout(*images.shape[-2:])
         patches = self.patch_embed(images)  # (batch, patches, width)
+        if change_patches is not None:
+            patches = change_patches(patches)
         prefix = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
         sequence = torch.cat([*(token.expand(len(images), -1, -1) for token in prefix), patches], dim=1)
-        positions = self._positions(layout)
+        tables = {name: getattr(self, name, None) for name in (ONE_TABLE, ROWS, COLUMNS)}
+        positions = added_positions(self.config, layout, tables)
         if positions is not None:
             sequence = sequence + positions
         return self.pos_drop(sequence)
@@ -170,34 +180,22 @@ class VisionTransformer(nn.Module):
         )
 
     def _make_position_tables(self) -> None:
-        config, width = self.config, self.config.width
+        config = self.config
         if config.positions == "sincos-2d":
-            self.register_buffer("pos_embed", None)  # filled once all weights have a place
+            self.register_buffer(ONE_TABLE, None)  # filled once all weights have a place
         else:
-            self.pos_embed = _tokens(config.tokens if config.positions == "learned" else 0, width)
-        if config.positions == "learned-2d":
-            self.pos_embed_rows = nn.Parameter(torch.empty(1, config.rows, width // 2))
-            self.pos_embed_columns = nn.Parameter(torch.empty(1, config.columns, width // 2))
+            self.register_parameter(ONE_TABLE, None)
+        if config.positions_at == "stem":
+            for name, table in position_tables(config).items():
+                self.register_parameter(name, table)
+        self.layer_positions = nn.ModuleList(LayerPositions(config) for _ in range(config.layer_tables))
 
-    def _positions(self, layout: TokenLayout) -> Tensor | None:
-        """What equation 1 adds, (1, tokens, width); None for positions of another kind, and for none."""
-        made_for, grid = (self.config.rows, self.config.columns), (layout.rows, layout.columns)
-        rule = self.config.resampling
-        if self.config.positions == "learned-2d":
-            rows = resample_positions(self.pos_embed_rows, (made_for[0], 1), (grid[0], 1), 0, rule)
-            columns = resample_positions(self.pos_embed_columns, (1, made_for[1]), (1, grid[1]), 0, rule)
-            down, across = rows.repeat_interleave(grid[1], dim=1), columns.repeat(1, grid[0], 1)
-            return F.pad(torch.cat([down, across], dim=-1), (0, 0, layout.prefix, 0))  # prefix tokens have no place
-        if self.config.positions == "sincos-2d" and grid != made_for:
-            return self._sincos(layout).to(self.pos_embed)
-        if self.pos_embed is None:
-            return None
-        return resample_positions(self.pos_embed, made_for, grid, layout.prefix, rule)
-
-    def _sincos(self, layout: TokenLayout) -> Tensor:
-        """Fixed positions of patches, none of the tokens before them: (1, tokens, width)."""
-        table = sincos_positions(layout.rows, layout.columns, self.config.width)
-        return F.pad(table[None], (0, 0, layout.prefix, 0))
+    def _at_layer(self, layer: int, sequence: Tensor, layout: TokenLayout) -> Tensor:
+        """The tokens, (batch, tokens, width), that a layer starts with, where positions are added before it."""
+        if not self.config.layer_tables:
+            return sequence
+        added: Tensor = self.layer_positions[min(layer, self.config.layer_tables - 1)](sequence, layout)
+        return added
 
     def _place(self, layout: TokenLayout, device: torch.device) -> Place:
         """Where the tokens lie, for blocks whose attention asks."""
@@ -236,7 +234,9 @@ class PatchEmbedding(nn.Module):
         channels, kernel, width = config.stem_channels, config.patch_kernel, config.width
         self.backbone: nn.Module = nn.Identity()
         if config.stem is not None:
-            self.backbone = ResNetStem(config.stem, config.stem_width, config.channels, config.stem_constants)
+            self.backbone = ResNetStem(
+                config.stem, config.stem_width, config.channels, config.stem_root, config.stem_constants
+            )
         self.pixel_norm = PixelNorm(config) if config.patch_norms else nn.Identity()
         self.proj = nn.Conv2d(channels, width, kernel, stride=kernel, bias=config.patch_bias)
         self.norm = _norm(config) if config.patch_norms else nn.Identity()
@@ -310,7 +310,7 @@ class Attention(nn.Module):
                 raise ShapeError(f"positions {self.config.positions!r} need a place; call the model, not its block")
             queries, keys = place.turn(queries), place.turn(keys)
             bias = self._bias(queries, place.layout)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+        mixed = attend(queries, keys, values, bias)
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
 
     def _bias(self, queries: Tensor, layout: TokenLayout) -> Tensor | None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from vitreous.checkpoints.containers.contract import DTYPES
-from vitreous.checkpoints.containers.safetensors import CODES
+from vitreous.checkpoints.containers.safetensors import CODES, in_file_order, safetensors_pieces
 from vitreous.checkpoints.containers.tensor_file import open_tensors
 from vitreous.errors import CheckpointError
 
@@ -63,3 +63,12 @@ def test_a_flag_that_is_neither_0_nor_1_is_true(bad: dict[str, Any], tmp_path: P
     (tmp_path / "w.safetensors").write_bytes(bad["safetensors_bytes"](header, b"\0\2\xff"))
     with open_tensors(tmp_path / "w.safetensors") as file:
         assert file.read("a").view(torch.uint8).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_written_bytes_are_those_of_the_library(metadata: dict[str, str] | None) -> None:
+    kinds = [dtype for dtype in CODES.values() if not dtype.startswith("float8")]
+    tensors = {f"{seed}.{dtype}": torch.arange(seed, 6).to(DTYPES[dtype]) for seed in (1, 0) for dtype in kinds}
+    tensors |= {"größe": torch.zeros(2, 3), "number": torch.tensor(1.5), "empty": torch.zeros(0, 3)}
+    written = b"".join(safetensors_pieces(in_file_order(tensors), metadata))
+    assert written == save(tensors, metadata)

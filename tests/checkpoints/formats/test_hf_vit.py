@@ -217,6 +217,9 @@ def test_all_that_transformers_has_no_word_for_is_named_at_once(make_model: Made
         {"pooling": "class+mean"},
         {"hidden_head": True},
         {"stem": [1], "stem_width": 8},
+        {"stem": [1], "stem_width": 8, "depth": 0, "class_token": False, "positions": "none", "pooling": "mean"},
+        {"positions_at": "layers"},
+        {"positions_at": "layers-shared"},
     ],
 )
 def test_what_transformers_has_no_word_for_is_refused(changes: Mapping[str, Any], make_model: Made) -> None:
@@ -229,7 +232,7 @@ def test_every_setting_is_either_written_or_refused() -> None:
     """A new field of `ViTConfig` must find its place here."""
     refused = {
         "patch_norms", "patch_bias", "qk_norm", "gated_mlp", "layer_scale", "class_token", "registers", "positions",
-        "rope_base", "norm_before_blocks", "norm_after_pooling", "pooling", "hidden_head",
+        "positions_at", "rope_base", "norm_before_blocks", "norm_after_pooling", "pooling", "hidden_head",
     }  # fmt: skip
     refused |= {name for name in ViTConfig().to_dict() if name.startswith("stem")}
     only_in_training_or_at_other_sizes = {"dropout", "drop_path", "resampling"}

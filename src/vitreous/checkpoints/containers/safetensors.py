@@ -8,8 +8,11 @@ Source: the format's own description, github.com/huggingface/safetensors, README
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +26,7 @@ from vitreous.checkpoints.containers.contract import (
     why_not_a_name,
 )
 from vitreous.checkpoints.containers.json_object import parse_object
-from vitreous.checkpoints.containers.regular_file import RegularFile
+from vitreous.checkpoints.containers.regular_file import RegularFile, as_bytes
 from vitreous.errors import CheckpointError
 
 LARGEST_HEADER = 4 * 2**20
@@ -48,6 +51,12 @@ CODES = {
     "C64": "complex64",
 }
 """Names of types in the header, and PyTorch's."""
+
+_NARROW_FIRST = (
+    *("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64"),
+    *("F64", "I64", "U64"),
+)
+_CODE_OF = {DTYPES[name]: code for code, name in CODES.items()}
 
 _LENGTH = 8  # bytes of the number that the file begins with
 _METADATA = "__metadata__"
@@ -89,6 +98,39 @@ def read_safetensors(file: RegularFile) -> TensorFile:
         extras=metadata,
         read=read,
     )
+
+
+def in_file_order(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """Tensors as the safetensors library lays them out: wide numbers first, so that each is aligned, then by name."""
+    return sorted(tensors.items(), key=lambda item: (-_NARROW_FIRST.index(_CODE_OF[item[1].dtype]), item[0]))
+
+
+def safetensors_pieces(
+    tensors: Iterable[tuple[str, Tensor]], metadata: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
+    """The bytes of a file of these tensors, in this order, one tensor at a time: there is never a second copy of all.
+
+    With tensors in `in_file_order` they are the bytes that the safetensors library writes.
+    """
+    laid_out = list(tensors)
+    header: dict[str, Any] = {} if metadata is None else {_METADATA: dict(metadata)}
+    reached = 0
+    for name, tensor in laid_out:
+        end = reached + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _CODE_OF[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [reached, end]}
+        reached = end
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % _LENGTH)
+    yield len(encoded).to_bytes(_LENGTH, "little") + encoded
+    for _, tensor in laid_out:
+        yield as_bytes(tensor.detach().cpu().contiguous())
+
+
+def write_all(file: FileIO, piece: bytes | memoryview) -> None:
+    """Writes all of it: a system call may take a part, and takes 2 GiB at most."""
+    rest = memoryview(piece)
+    while len(rest):
+        rest = rest[file.write(rest) :]
 
 
 def _read_header(file: RegularFile) -> tuple[dict[str, Any], int]:

@@ -129,6 +129,7 @@ def hf_differences(config: ViTConfig) -> list[str]:
     """What of an architecture transformers' ViT has no word for; empty when it computes the same logits."""
     found = {
         "ResNet before the patches": config.stem is not None,
+        "model without blocks": not config.depth,
         "norms of patches": config.patch_norms,
         "patch embedding without bias": not config.patch_bias,
         "norm of queries and keys": config.qk_norm,
@@ -138,6 +139,7 @@ def hf_differences(config: ViTConfig) -> list[str]:
         "registers": config.registers > 0,
         "distillation token without a head": config.distillation and not config.classes,
         f"{config.positions} positions": config.positions not in ("learned", "sincos-2d"),
+        "positions before every layer": config.positions_at != "stem",
         "norm before the blocks": config.norm_before_blocks,
         "norm after pooling": config.has_norm_after_pooling,
         f"{config.pooling} pooling": config.pooling != "class",
