@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vitreous.data import datasets
-from vitreous.data.datasets import open_dataset, pixels_in_memory
+from vitreous.data.datasets import names_a_dataset, open_dataset, pixels_in_memory
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import InputError, MemoryLimitError
 
@@ -86,6 +86,14 @@ def test_a_folder_without_parts_is_for_testing_only(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_what_there_is() -> None:
     with pytest.raises(InputError, match="built-in data sets: digits"):
         open_dataset("digitz")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "zero\0byte", "new\nline"])
+def test_a_name_that_no_system_has_is_no_data_set(name: str) -> None:
+    with pytest.raises(InputError, match="no such data set, file or folder") as caught:
+        open_dataset(name)
+    assert "\n" not in str(caught.value)
+    assert not names_a_dataset(name)
 
 
 def test_a_class_without_images_is_named(tmp_path: Path) -> None:

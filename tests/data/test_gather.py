@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from vitreous.data.gather import Pictures, gather_pictures
+from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError, InputError
 
 
@@ -75,3 +77,31 @@ def test_nothing_to_gather_is_refused(tmp_path: Path) -> None:
         gather_pictures(tmp_path)
     with pytest.raises(ConfigError, match="at least 1"):
         Pictures(("a",), lambda _: Image.new("L", (1, 1))).spread(0)
+
+
+def test_pixels_of_pictures_are_those_of_what_is_read_chosen_or_not(tmp_path: Path) -> None:
+    paths = [draw(tmp_path / f"{grey}.png", grey) for grey in (10, 20, 30)]
+    preprocess = Preprocess((3, 3), "squash", 1.0, "bilinear", resampler="torch")
+    for pictures in (gather_pictures(paths), replace(gather_pictures(paths), content=None)):
+        assert [pictures.pixels(index, preprocess).unique().tolist() for index in range(3)] == [[10], [20], [30]]
+        assert pictures.chosen([2, 0]).pixels(0, preprocess).unique().tolist() == [30]
+    with pytest.raises(InputError, match=r"10\.png: no such file"):
+        paths[0].unlink()
+        gather_pictures(paths[1:]).chosen([0]).pixels(0, preprocess)
+        pictures.pixels(0, preprocess)
+
+
+def test_photographs_beside_tables_and_tars_of_something_else_are_photographs(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "train").mkdir()
+    (tmp_path / "data" / "backup.tar").touch()
+    (tmp_path / "data" / "notes.parquet").touch()
+    draw(tmp_path / "train" / "a.png", 10)
+    draw(tmp_path / "b.png", 20)
+    assert len(gather_pictures(tmp_path)) == 2
+
+
+def test_a_data_set_of_any_kind_is_looked_at_by_its_name() -> None:
+    pictures = gather_pictures("synthetic:8x2x16")
+    assert (len(pictures), pictures.size_of(0)) == (2, (16, 16))
+    assert gather_pictures("synthetic:8x4x16").fingerprint() != pictures.fingerprint()

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import random
 import struct
-import tarfile
 import threading
-import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitreous.data.images import as_rgb, decode_image, find_images, open_image, shown
+from vitreous.data import images
+from vitreous.data.images import as_rgb, decode_array, decode_image, find_images, open_image, read_content, shown
 from vitreous.errors import InputError
 
 
@@ -264,6 +262,7 @@ def test_circles_of_links_end_and_traps_are_left_out(tmp_path: Path) -> None:
     _saved(_photo(), folder / "real.png")
     (folder / "circle").symlink_to(folder)
     (folder / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "itself.png").symlink_to(folder / "itself.png")
     os.mkfifo(folder / "pipe.png")
     (folder / "zero.png").symlink_to("/dev/zero")
     assert find_images([folder]) == (folder / "real.png",)
@@ -302,54 +301,26 @@ def test_warnings_are_as_before_after_many_threads_decoded(tmp_path: Path) -> No
     assert warnings.filters == before
 
 
-def _odd_images() -> Path:
-    for folder in Path(__file__).resolve().parents:
-        if (folder / "shared" / "data" / "odd-images").is_dir():
-            return folder / "shared" / "data" / "odd-images"
-    pytest.skip("needs shared/data/odd-images beside the checkout")
+def test_the_content_of_a_file_is_read_within_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _saved(_photo(), tmp_path / "photo.png")
+    assert read_content(path) == (path.read_bytes(), str(path))
+    monkeypatch.setattr(images, "CONTENT_LIMIT", path.stat().st_size - 1)
+    with pytest.raises(InputError, match=r"photo\.png: is larger than 0 MiB"):
+        read_content(path)
+    with pytest.raises(InputError, match="no such file"):
+        read_content(tmp_path / "missing.png")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(InputError, match="the file is empty"):
+        read_content(tmp_path / "empty.png")
 
 
-# PNGs whose pixel data breaks off or is damaged. Pillow raises when it decodes them, and hands out what it
-# has when asked a second time; the list's verdict is the second, ours the first.
-DAMAGED = {
-    "17a8b6ec", "5eba2904", "71958c9f", "a85e3d40", "b38bfe4a", "c31a6b9d", "c37dff1d", "e7330aa2",
-    "1b6dfa9d", "2a5b52ce", "c76009a8", "29434354", "e4cca551",
-}  # fmt: skip
-
-MENDED = {"f4f7d079"}
-"""A TIFF that Pillow decodes without complaint by now."""
-
-
-def test_odd_and_hostile_files_get_the_lists_verdict_in_bounded_time(tmp_path: Path) -> None:
-    folder = _odd_images()
-    rows = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
-    expected = {row["file"]: row["expected"] for row in rows}
-    wrong, slow, seen = [], [], 0
-    began = time.monotonic()
-    with tarfile.open(folder / "odd-images.tar.gz") as archive:
-        for member in archive:
-            names = (member.name, member.name.partition("/")[2])
-            name = next((name for name in names if name in expected), "")
-            if not member.isfile() or not name:
-                continue
-            seen += 1
-            path = tmp_path / f"odd{Path(name).suffix}"
-            path.write_bytes(archive.extractfile(member).read())
-            decoding = time.process_time()
-            try:
-                verdict = "load" if open_image(path).mode == "RGB" else "wrong mode"
-            except InputError as error:
-                verdict = "reject" if "\n" not in str(error) and str(path) in str(error) else "bad message"
-            if time.process_time() - decoding > 2:
-                slow.append(name)
-            known = Path(name).name.partition("_")[0] in DAMAGED | MENDED
-            if expected[name] in ("load", "reject") and verdict != expected[name] and not known:
-                wrong.append((name, expected[name], verdict))
-            assert verdict in ("load", "reject"), name
-    assert seen == len(expected)
-    assert not wrong
-    assert not slow
-    assert time.monotonic() - began < 30
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
+def test_an_array_has_the_pixels_of_the_image(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(_ramp()) if mode == "I;16" else _photo("RGBA" if mode == "LA" else mode)
+    data = _saved(image.convert(mode), tmp_path / "photo.png").read_bytes()
+    array = decode_array(data, "photo")
+    assert array.dtype == np.uint8 and array.flags.writeable
+    np.testing.assert_array_equal(array, np.asarray(decode_image(data, "photo")))
 
 
 def test_any_damage_to_a_file_is_either_read_or_named(tmp_path: Path) -> None:

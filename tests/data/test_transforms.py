@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from vitreous.data.gather import gather_pictures
+from vitreous.data.images import Encoded
 from vitreous.data.inputs import open_inputs, thumbnails
 from vitreous.data.preprocess import HALF_MEAN, HALF_STD, INTERPOLATIONS, Preprocess
-from vitreous.data.transforms import normalise, to_pixels, to_tensor, undo
+from vitreous.data.transforms import decode_pixels, normalise, to_pixels, to_tensor, undo
 from vitreous.errors import InputError, ShapeError
 
 
@@ -228,3 +230,22 @@ def _photographs() -> list[Path]:
         if (folder / "shared" / "data" / "imagenet-sample").is_dir():
             return sorted((folder / "shared" / "data" / "imagenet-sample").iterdir())[:120:20]
     pytest.skip("needs shared/data/imagenet-sample beside the checkout")
+
+
+@pytest.mark.parametrize("resampler", INTERPOLATIONS)
+@pytest.mark.parametrize("resize", ["squash", "crop", "squash-crop", "border", "cut", "none"])
+def test_a_file_becomes_the_pixels_of_its_picture_on_a_shorter_way(resampler: str, resize: str) -> None:
+    fraction = 0.875 if resize in ("crop", "squash-crop", "border") else 1.0
+    preprocess = Preprocess((24, 32), resize, fraction, "bilinear", resampler=resampler)
+    for image_width, image_height in [*SIZES, (32, 24), (2000, 3), (3, 2000)]:
+        picture, content = _photo(image_width, image_height), io.BytesIO()
+        picture.save(content, "PNG")
+        try:
+            wanted = to_pixels(picture, preprocess)
+        except InputError as error:
+            with pytest.raises(InputError, match="resize it first") as caught:
+                decode_pixels(Encoded(content.getvalue(), "photo"), preprocess)
+            assert str(caught.value) == str(error)
+            continue
+        made = decode_pixels(Encoded(content.getvalue(), "photo"), preprocess)
+        assert torch.equal(made, wanted) and made.is_contiguous() and wanted.is_contiguous()

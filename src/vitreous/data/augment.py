@@ -27,7 +27,7 @@ def augment(
         pixels: (batch, channels, image_height, image_width) float.
         draws: (batch, 5) in [0, 1): for the shift down, the shift right, the turn, the size and the mirror.
             At 0.5 an image stays as it is.
-        shift: pixels, at most, in each direction.
+        shift: pixels, at most, in each direction; whole ones where images are neither turned nor resized.
         rotation: degrees, at most, either way.
         scale: share, at most, by which an image grows or shrinks.
         flip: whether draws below 0.5 mirror left and right.
@@ -36,9 +36,12 @@ def augment(
         The shape of `pixels`.
     """
     spread = 2 * draws.to(pixels) - 1  # (batch, 5) in [-1, 1)
+    shifts = spread[:, :2] * shift
+    if not rotation and not scale:
+        shifts = shifts.round()  # whole pixels: nothing is blurred that will be sharp in the test
     moved = warp(
         pixels,
-        shifts=spread[:, :2] * shift,
+        shifts=shifts,
         angles=spread[:, 2] * math.radians(rotation),
         scales=1 + spread[:, 3] * scale,
     )

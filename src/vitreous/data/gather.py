@@ -1,8 +1,9 @@
-"""Pictures to look at, wherever they are: files, folders, a parquet file or a built-in data set."""
+"""Pictures to look at, wherever they are: files, folders or the test part of a data set."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
+from torch import Tensor
 
-from vitreous.data.datasets import BUILT_IN, open_dataset, read_file
+from vitreous.data.datasets import BUILT_IN, names_a_dataset, open_dataset, read_file
 from vitreous.data.headers import Size, header_size
-from vitreous.data.images import find_images, shown
-from vitreous.data.parquet import ParquetImages
+from vitreous.data.images import Encoded, find_images, read_content, shown
+from vitreous.data.labelled import LabelledImages
+from vitreous.data.preprocess import Preprocess
+from vitreous.data.transforms import decode_pixels, to_pixels
 from vitreous.errors import ConfigError, InputError
 
 _Answer = TypeVar("_Answer")
@@ -30,12 +34,14 @@ class Pictures:
         read: decodes one picture, given its index; it can be pickled, for worker processes.
         size: likewise (image_height, image_width) from the header, None where it cannot be read; None decodes.
         place: what tells these pictures from others of the same names.
+        content: likewise a picture's file, not decoded; None for pictures that are in no file.
     """
 
     names: tuple[str, ...]
     read: Callable[[int], Image.Image]
     size: Callable[[int], Size | None] | None = None
     place: str = ""
+    content: Callable[[int], Encoded] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,8 +50,19 @@ class Pictures:
         """Only some of them, in the order asked for."""
         kept = tuple(indices)
         size = None if self.size is None else partial(_of_chosen, self.size, kept)
+        content = None if self.content is None else partial(_of_chosen, self.content, kept)
         names = tuple(self.names[index] for index in kept)
-        return Pictures(names, partial(_of_chosen, self.read, kept), size, self.place)
+        return Pictures(names, partial(_of_chosen, self.read, kept), size, self.place, content)
+
+    def pixels(self, index: int, preprocess: Preprocess) -> Tensor:
+        """One picture resized and cropped, as `to_pixels(read(index), preprocess)` and sooner.
+
+        Raises:
+            InputError: if it cannot be decoded.
+        """
+        if self.content is None:
+            return to_pixels(self.read(index), preprocess)
+        return decode_pixels(self.content(index), preprocess)
 
     def size_of(self, index: int) -> Size | None:
         """(image_height, image_width) of one picture, from its header where it has one; None if it cannot be read."""
@@ -91,14 +108,14 @@ def gather_pictures(sources: str | Path | Sequence[str | Path]) -> Pictures:
     listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
     if not listed:
         raise ConfigError(f"no image was named; give files, folders, a .parquet file or {' or '.join(BUILT_IN)}")
-    if len(listed) == 1 and (str(listed[0]) in BUILT_IN or _is_parquet(Path(listed[0]))):
+    if len(listed) == 1 and names_a_dataset(listed[0]):
         data = open_dataset(listed[0])
-        size = data.read.size if isinstance(data.read, ParquetImages) else None
-        return Pictures(data.image_names, data.read, size, _place(Path(listed[0])))
+        size = None if data.content is None else partial(_content_size, data.content)
+        return Pictures(data.image_names, data.read, size, _place(listed[0], data), data.content)
     paths = tuple(map(str, find_images(listed)))
     names = tuple(path if (name := shown(path)) == path else name for path in paths)  # one string, not two alike
     place = "" if all(map(os.path.isabs, paths)) else str(Path.cwd())
-    return Pictures(names, partial(read_file, paths), partial(_file_size, paths), place)
+    return Pictures(names, partial(read_file, paths), partial(_file_size, paths), place, partial(_file_content, paths))
 
 
 def _of_chosen(ask: Callable[[int], _Answer], indices: tuple[int, ...], index: int) -> _Answer:
@@ -109,15 +126,23 @@ def _file_size(files: tuple[str, ...], index: int) -> Size | None:
     return header_size(files[index])
 
 
-def _place(source: Path) -> str:
-    """The path of a data set and, of a single file, what changes when it is written again."""
+def _file_content(files: tuple[str, ...], index: int) -> Encoded:
+    return read_content(files[index])
+
+
+def _content_size(content: Callable[[int], Encoded], index: int) -> Size | None:
+    try:
+        return header_size(io.BytesIO(content(index).data))
+    except InputError:
+        return None
+
+
+def _place(source: str | Path, data: LabelledImages) -> str:
+    """The path of a data set and, of a single file, what changes when it is written again; else its fingerprint."""
     place = os.path.abspath(source)  # noqa: PTH100 - links stay as they are
-    file = source / "test.parquet" if source.is_dir() else source
+    path = Path(source)
+    file = path / "test.parquet" if path.is_dir() else path
     if not file.is_file():
-        return place
+        return place if str(source) in BUILT_IN else f"{place} {data.fingerprint}"
     status = file.stat()
     return f"{place} {status.st_size} {status.st_mtime_ns}"
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.suffix == ".parquet" or next(path.glob("*.parquet"), None) is not None

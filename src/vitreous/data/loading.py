@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitreous.data.gather import Pictures
 from vitreous.data.preprocess import Preprocess
-from vitreous.data.transforms import to_pixels
 from vitreous.errors import InputError, ShapeError, WorkerError
 
 FEW = 256
@@ -29,9 +30,13 @@ MOST_WORKERS = 8
 PATIENCE = 300
 """Seconds that a batch may take to decode."""
 
+_NEWS = 5
+"""Seconds until the end of a worker is surely known; it is a matter of milliseconds."""
+
 _LOST = re.compile(r"DataLoader (worker \(pid|timed out)")
 
-_T = TypeVar("_T")
+_Key = TypeVar("_Key")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -67,18 +72,38 @@ def load_batches(
     Raises:
         WorkerError: inside the block, if a worker dies or a batch takes more than five minutes.
     """
-    loader = DataLoader(
-        _Decoding(pictures, preprocess),
-        sampler=batches,
-        batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        worker_init_fn=_leave_signals_to_the_main_process,
-        timeout=PATIENCE if workers else 0,
-    )
+    with made_ahead(partial(_decoded, pictures, preprocess), batches, workers) as loaded:
+        yield loaded
+
+
+@contextmanager
+def made_ahead(make: Callable[[_Key], _Made], keys: Sequence[_Key], workers: int) -> Iterator[Iterator[_Made]]:
+    """What `make` makes of each key, in the keys' order, by workers that run ahead and end with the block.
+
+    What comes does not depend on the number of workers. An interrupt is for the caller: workers do not see it.
+
+    Args:
+        make: gives the same for the same key in any process; it can be pickled.
+        keys: what to make things of.
+        workers: processes; 0 makes each where it is asked for.
+
+    Raises:
+        WorkerError: inside the block, if a worker dies or a thing takes more than five minutes.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-        loaded = (batch for batch in loader)  # starts the workers; closing it ends them
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than cores: as asked for
+        loader = DataLoader(
+            _Making(make),
+            sampler=keys,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            worker_init_fn=_leave_signals_to_the_main_process,
+            timeout=PATIENCE if workers else 0,
+            generator=torch.Generator(),  # which workers' seeds are drawn from; else torch's own would move on
+        )
+        loaded = _all_of(iter(loader), _NEWS if workers else 0)  # starts the workers; closing it ends them
     try:
         yield loaded
     except (RuntimeError, ShapeError) as error:  # torch raises where the main process is: in the model's pass, too
@@ -111,32 +136,50 @@ def workers_for(images: int, device: torch.device, processes: int = 1) -> int:
     return min(cores // processes // (4 if device.type == "cpu" else 1), MOST_WORKERS)
 
 
-class _Decoding(Dataset[Batch]):
-    """Decodes the batch that some indices name, in whichever process."""
+class _Making(Dataset[_Made], Generic[_Key, _Made]):
+    """Makes the thing that a key names, in whichever process."""
 
-    def __init__(self, pictures: Pictures, preprocess: Preprocess) -> None:
-        self._pictures, self._preprocess = pictures, preprocess
+    def __init__(self, make: Callable[[_Key], _Made]) -> None:
+        self._make = make
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch:
-        height, width = self._preprocess.image_size
-        read: list[int] = []
-        pixels = [torch.empty(0, 3, height, width, dtype=torch.uint8)]
-        unread: list[tuple[int, str]] = []
-        for index in indices:
-            try:
-                pixels.append(to_pixels(self._pictures.read(index), self._preprocess)[None])
-                read.append(index)
-            except InputError as error:
-                unread.append((index, str(error)))
-            except MemoryError:
-                unread.append((index, f"{self._pictures.names[index]}: does not fit in memory; make it smaller"))
-        return Batch(tuple(read), torch.cat(pixels), tuple(unread))
+    def __getitem__(self, key: _Key) -> _Made:
+        return self._make(key)
 
 
-def _as_it_is(batch: _T) -> _T:
-    return batch
+def _decoded(pictures: Pictures, preprocess: Preprocess, indices: Sequence[int]) -> Batch:
+    height, width = preprocess.image_size
+    read: list[int] = []
+    pixels = [torch.empty(0, 3, height, width, dtype=torch.uint8)]
+    unread: list[tuple[int, str]] = []
+    for index in indices:
+        try:
+            pixels.append(pictures.pixels(index, preprocess)[None])
+            read.append(index)
+        except InputError as error:
+            unread.append((index, str(error)))
+        except MemoryError:
+            unread.append((index, f"{pictures.names[index]}: does not fit in memory; make it smaller"))
+    return Batch(tuple(read), torch.cat(pixels), tuple(unread))
+
+
+def _all_of(made: Iterator[_Made], news: float) -> Generator[_Made, None, None]:
+    try:
+        yield from made
+    except (OSError, EOFError):
+        # A worker that dies while it hands over a tensor is seen as a lost connection first. Its end, of which torch
+        # makes a RuntimeError, comes in this time, or it was something else.
+        time.sleep(news)
+        raise
+
+
+def _as_it_is(made: _Made) -> _Made:
+    return made
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _hear_the_next)  # the first goes to a whole job: the main process ends it
+
+
+def _hear_the_next(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)
