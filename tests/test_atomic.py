@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from vitreous.atomic import check_writable, folder_written_atomically, write_atomically
+from vitreous.atomic import check_writable, folder_written_atomically, remove_unfinished, write_atomically
 from vitreous.errors import OutputError
 
 
@@ -137,6 +138,7 @@ def test_a_folder_comes_back_when_the_new_one_cannot_take_its_place(
             raise OSError(5, "Input/output error")
         return rename(self, to)
 
+    monkeypatch.setattr("vitreous.atomic._exchange", lambda one, other: False)  # as on a system that cannot
     monkeypatch.setattr(Path, "rename", refuse_new)
     with pytest.raises(OutputError, match="Input/output error"), folder_written_atomically(target) as filling:
         (filling / "one").write_text("new")
@@ -151,3 +153,42 @@ def test_a_writable_place_is_found_without_leaving_anything(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         check_writable(tmp_path / "file" / "report.html")
+
+
+def test_a_folder_is_replaced_in_one_step_or_in_two_where_the_system_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for can in (True, False):
+        if not can:
+            monkeypatch.setattr("vitreous.atomic._exchange", lambda one, other: False)
+        for text in ("old", "new"):
+            with folder_written_atomically(tmp_path / "model") as filling:
+                (filling / "one").write_text(text)
+            assert (tmp_path / "model" / "one").read_text() == text
+        assert names(tmp_path) == ["model"]
+
+
+def test_what_was_moved_aside_by_a_killed_process_comes_back(tmp_path: Path) -> None:
+    aside = tmp_path / ".model.abcd_012.old" / "old"
+    aside.mkdir(parents=True)
+    (aside / "one").write_text("kept")
+    (tmp_path / ".model.abcd_013.tmp").mkdir()
+    (tmp_path / ".mine.tmp").write_text("mine")
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == [".mine.tmp", "model"] and (tmp_path / "model" / "one").read_text() == "kept"
+
+
+def test_what_was_moved_aside_and_replaced_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".model.abcd_012.old" / "old").mkdir(parents=True)
+    (tmp_path / "model").mkdir()
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_full_disk_says_how_much_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"No space left on device \([\d,]+ bytes are free\)"):
+        write_atomically(tmp_path / "a.txt", "new")

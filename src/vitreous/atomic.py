@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vitreous.errors import OutputError
+
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(tmp|old)", re.DOTALL)
+"""Names that tempfile makes with our beginnings and ends."""
+
+_RENAME_EXCHANGE = 2
+_HERE = -100  # paths count from the current folder
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -34,7 +44,7 @@ def file_written_atomically(path: Path) -> Iterator[Path]:
     filling: Path | None = None
     path = _place(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         filling = Path(name)
         os.close(descriptor)
@@ -48,8 +58,7 @@ def file_written_atomically(path: Path) -> Iterator[Path]:
         raise _refusal(path, cause) from cause
     finally:  # also where Ctrl-C fell in between
         if filling is not None:
-            with suppress(OSError):
-                filling.unlink(missing_ok=True)
+            _remove(filling)
 
 
 @contextmanager
@@ -64,7 +73,7 @@ def folder_written_atomically(folder: Path) -> Iterator[Path]:
     """
     target = folder.absolute()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         filling = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     except OSError as cause:
         raise _refusal(folder, cause) from cause
@@ -74,12 +83,28 @@ def folder_written_atomically(folder: Path) -> Iterator[Path]:
         for file in filling.iterdir():
             file.chmod(0o666 & ~_umask())  # safetensors makes its files private; results are as shared as any other
             _flush_file(file)
+        _flush_folder(filling)
         _take_place(filling, target)
         _flush_folder(target.parent)
     except OSError as cause:
         raise _refusal(folder, cause) from cause
     finally:
-        shutil.rmtree(filling, ignore_errors=True)
+        _remove(filling)  # what was made, if it failed; what stood there before, if it did not
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes left half written in a folder that only this process writes to.
+
+    What a killed process had moved aside and not yet replaced is put back.
+    """
+    for left in folder.glob(".*"):
+        found = _UNFINISHED.fullmatch(left.name)
+        if not found:
+            continue
+        moved_aside, place = left / "old", folder / found["name"]
+        if moved_aside.exists() and not place.exists():
+            moved_aside.rename(place)
+        _remove(left)
 
 
 def check_writable(path: Path) -> None:
@@ -110,7 +135,7 @@ def _place(path: Path) -> Path:
 
 
 def _take_place(filling: Path, target: Path) -> None:
-    """Moves a filled folder to its place; a folder there moves aside first and back again if that fails."""
+    """Moves a filled folder to its place; a folder there takes the other's, or, on old systems, is removed."""
     if not target.exists():
         filling.rename(target)
         return
@@ -122,6 +147,34 @@ def _take_place(filling: Path, target: Path) -> None:
             f"{target} has other files in it ({', '.join(others[:3])}), "
             "and saving would replace the whole folder; choose an empty or a new folder"
         )
+    if not _exchange(filling, target):
+        _replace_in_two_steps(filling, target)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Two folders change names in one step, so that there is no moment without either; False where that is not known.
+
+    Source: renameat2(2) of Linux, renamex_np(2) of macOS.
+    """
+    try:
+        system = ctypes.CDLL(None, use_errno=True)
+        names = os.fsencode(one), os.fsencode(other)
+        if sys.platform == "darwin":
+            failed = system.renamex_np(*names, _RENAME_EXCHANGE)
+        else:
+            failed = system.renameat2(_HERE, names[0], _HERE, names[1], _RENAME_EXCHANGE)
+    except (AttributeError, OSError, TypeError):  # no such function; no such library on Windows
+        return False
+    if not failed:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system that cannot
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _replace_in_two_steps(filling: Path, target: Path) -> None:
+    """Moves the folder at `target` aside, and back again if the other cannot take its place."""
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
     try:
         target.rename(aside / "old")
@@ -131,7 +184,27 @@ def _take_place(filling: Path, target: Path) -> None:
             (aside / "old").rename(target)
             raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if not (aside / "old").exists() or target.exists():
+            _remove(aside)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the folder and those above it, each so that it survives a power cut."""
+    if not folder.exists():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush_folder(folder.parent)
+
+
+def _remove(left: Path) -> None:
+    """Removes a file or a folder as well as it goes; an error that passes is tried once more."""
+    for _ in range(2):
+        with suppress(OSError):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
+            return
 
 
 def _flush_file(path: Path) -> None:
@@ -157,4 +230,7 @@ def _umask() -> int:
 
 def _refusal(path: Path, cause: OSError) -> OutputError:
     reason = cause.strerror or str(cause)
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        with suppress(OSError):
+            reason += f" ({shutil.disk_usage(path.parent).free:,} bytes are free)"
     return OutputError(f"{path} cannot be written: {reason}; choose another place, or make room there")

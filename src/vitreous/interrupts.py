@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 AT_ONCE = 2.0
@@ -33,12 +33,65 @@ def stopped_by_signals() -> Iterator[None]:
         last = time.monotonic()
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
+    with _handled_by(stop):
+        yield
+
+
+class Stop:
+    """Whether somebody asked the work to stop; looked at where it can.
+
+    Attributes:
+        signal: the first that came, None before.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is time to save and go."""
+        return self.signal is not None
+
+    def interrupt(self, message: str) -> KeyboardInterrupt:
+        """What to raise when everything is saved: Terminated for SIGTERM, and KeyboardInterrupt for SIGINT and none."""
+        return Terminated(message) if self.signal == signal.SIGTERM else KeyboardInterrupt(message)
+
+
+@contextmanager
+def stop_when_ready() -> Iterator[Stop]:
+    """Inside, the first SIGINT or SIGTERM interrupts nothing but is noted, so that a step can be finished and saved.
+
+    A second signal raises KeyboardInterrupt or Terminated at once, unless it comes within two seconds. Threads other
+    than the main one get no signals: there nothing is ever asked.
+
+    Yields:
+        What to look at between two steps.
+    """
+    stop = Stop()
+    last = -math.inf
+
+    def note(number: int, frame: object) -> None:
+        nonlocal last
+        echo = time.monotonic() - last < AT_ONCE
+        last = time.monotonic()
+        if stop.signal is None:
+            stop.signal = number
+        elif not echo:
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    with _handled_by(note):
+        yield stop
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Inside, SIGINT and SIGTERM call this; in threads other than the main one nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 @contextmanager
 def progress_bar(
     title: str, total: int, *, shown: bool = True, done: int = 0, unit: str = ""
 ) -> Iterator[Callable[[int, str], None]]:
-    """A bar that is drawn while the block runs, with the time left.
+    """A bar that is drawn while the block runs, with the time left. On a narrow terminal the end of the note is cut.
 
     Args:
         title: what is counted, in front of the bar.
@@ -25,15 +26,17 @@ def progress_bar(
     Yields:
         A function to call with how many more are done, and a note to show behind the bar.
     """
+    what_is_left = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.fields[note]}", markup=False, table_column=what_is_left),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=2) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not shown, refresh_per_second=2, expand=True) as progress:
         task = progress.add_task(title, total=total, completed=done, note="", speed="")
 
         def advance(more: int, note: str) -> None:

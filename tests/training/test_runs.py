@@ -8,7 +8,15 @@ import pytest
 
 from vitreous.errors import OutputError
 from vitreous.training.config import Optim, TrainConfig
-from vitreous.training.runs import append_metrics, check_run, checkpoint_folder, start_run
+from vitreous.training.runs import (
+    append_metrics,
+    check_room,
+    check_run,
+    checkpoint_folder,
+    go_on,
+    read_metrics,
+    start_run,
+)
 from vitreous.training.settings_file import read_config
 
 
@@ -103,11 +111,44 @@ def test_somebodys_own_files_among_checkpoints_are_kept(tmp_path: Path) -> None:
     assert (kept / "notes.txt").read_text() == "mine"
 
 
-def test_a_finished_run_from_before_a_setting_was_known_may_be_made_again(tmp_path: Path) -> None:
+def test_a_finished_run_from_before_a_setting_was_known_is_still_one(tmp_path: Path) -> None:
     start_run(tmp_path, TrainConfig())
     _finish(tmp_path)
     lines = (tmp_path / "config.yaml").read_text().splitlines(keepends=True)
-    (tmp_path / "config.yaml").write_text("".join(line for line in lines if not line.startswith("keep_every")))
+    (tmp_path / "config.yaml").write_text("".join(line for line in lines if not line.startswith("accumulate")))
     check_run(tmp_path, TrainConfig())
-    with pytest.raises(OutputError, match="differs in keep_every"):
-        check_run(tmp_path, replace(TrainConfig(), keep_every=5))
+    with pytest.raises(OutputError, match="differs in accumulate"):
+        check_run(tmp_path, replace(TrainConfig(), accumulate=4))
+
+
+def test_a_run_that_goes_on_forgets_what_it_did_after_its_state(tmp_path: Path) -> None:
+    start_run(tmp_path, TrainConfig())
+    for epoch in (1, 2, 3):
+        append_metrics(tmp_path, {"epoch": epoch, "step": 10 * epoch})
+        checkpoint_folder(tmp_path, epoch).mkdir(parents=True)
+        (checkpoint_folder(tmp_path, epoch) / "config.json").write_text("")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "st')
+    (tmp_path / ".model.abcd_012.tmp").mkdir()
+    (tmp_path / "checkpoints" / ".epoch-0003.abcd_012.tmp").mkdir()
+    go_on(tmp_path, 25)
+    assert [metrics["step"] for metrics in read_metrics(tmp_path)] == [10, 20]
+    kept = ["checkpoints", "config.json", "config.json", "config.yaml", "epoch-0001", "epoch-0002", "metrics.jsonl"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == kept
+
+
+def test_metrics_are_read_without_a_line_that_was_cut(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
+    whole = '{"epoch": 1, "step": 1}\n{"epoch": 2, "step": 2}\n'
+    for length in range(len(whole) + 1):
+        (tmp_path / "metrics.jsonl").write_text(whole[:length])
+        assert len(read_metrics(tmp_path)) == whole[:length].count("\n")
+    (tmp_path / "metrics.jsonl").write_bytes(b'\0\0\0\n[1]\n{"epoch": 1}\n\xff\n')
+    assert read_metrics(tmp_path) == [{"epoch": 1}]
+
+
+def test_room_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
+    check_room(tmp_path / "new" / "run", 1)
+    with pytest.raises(OutputError, match=r"run needs 1,099,511,627,776.0 MiB .*, [\d,.]+ MiB are free"):
+        check_room(tmp_path / "new" / "run", 2**60)
+    assert list(tmp_path.iterdir()) == []

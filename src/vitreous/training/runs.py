@@ -1,13 +1,20 @@
-"""A run's folder: `config.yaml`, `metrics.jsonl`, `model/`, and perhaps `checkpoints/`."""
+"""A run's folder: `config.yaml`, `metrics.jsonl`, `states/`, `model/`, and perhaps `checkpoints/` and `best/`.
+
+One process at a time trains in it: the one that holds `run.lock`. A run that goes on does, in this order: `check_run`,
+`locked_run`, `states.newest_state`, then `go_on`, or `start_run` where there is no state.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vitreous.atomic import check_writable, write_atomically
+from vitreous.atomic import check_writable, remove_unfinished, write_atomically
 from vitreous.checkpoints.words import CHECKPOINTS, EPOCH, MODEL, checkpoints_of
 from vitreous.errors import ConfigError, OutputError
 from vitreous.training.config import TrainConfig
@@ -22,7 +29,7 @@ SAVED = {"config.json", "model.safetensors", "README.md"}
 def check_run(folder: Path, config: TrainConfig) -> None:
     """Nothing, if a run of this config can be made in the folder; nothing is written to find out.
 
-    An unfinished run there starts again; a finished one of the same config is made again, to the same bits.
+    An unfinished run there goes on; a finished one is left as it is.
 
     Raises:
         OutputError: if the folder cannot be written, or holds a finished run of another config or somebody's own files
@@ -48,11 +55,9 @@ def start_run(folder: Path, config: TrainConfig) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
+    _remove_unfinished(folder)
     for earlier in checkpoints_of(folder / CHECKPOINTS):
-        try:
-            shutil.rmtree(earlier)
-        except OSError as error:
-            raise OutputError(f"{earlier} cannot be replaced: {error.strerror}; choose another place") from error
+        _remove_model(earlier)
     write_atomically(folder / CONFIG, to_yaml(config))
     write_atomically(folder / METRICS, "")
 
@@ -62,17 +67,82 @@ def checkpoint_folder(folder: Path, epoch: int) -> Path:
     return folder / CHECKPOINTS / EPOCH.format(epoch)
 
 
-def append_metrics(folder: Path, metrics: dict[str, float | int]) -> None:
-    """One more line in `metrics.jsonl`.
+def go_on(folder: Path, step: int) -> None:
+    """Makes the folder as it was after some step: what an interrupted run did later is done again.
+
+    Lines of later steps leave `metrics.jsonl`, so does one that was cut while it was written, and so do models of
+    later epochs `checkpoints/`. What was half written is removed.
+
+    Args:
+        folder: of a run, locked.
+        step: of the state that the run goes on from.
 
     Raises:
         OutputError: if it cannot be written.
     """
+    _remove_unfinished(folder)
+    kept = [metrics for metrics in read_metrics(folder) if metrics.get("step", 0) <= step]
+    write_atomically(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in kept))
+    epochs = int(max((metrics.get("epoch", 0) for metrics in kept), default=0))
+    done = {checkpoint_folder(folder, epoch) for epoch in range(epochs + 1)}
+    for model in checkpoints_of(folder / CHECKPOINTS):
+        if model not in done:
+            _remove_model(model)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, without one that a killed run left unfinished; none if there is no such file."""
     try:
-        with (folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        text = (folder / METRICS).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
     except OSError as error:
-        raise OutputError(f"{folder / METRICS} cannot be written: {error.strerror}; make room there") from error
+        raise OutputError(f"{folder / METRICS} cannot be read: {error.strerror}; check its permissions") from error
+    found = []
+    for line in text.splitlines(keepends=True):
+        with suppress(ValueError):
+            metrics = json.loads(line) if line.endswith("\n") else None
+            found += [metrics] if isinstance(metrics, dict) else []
+    return found
+
+
+def append_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """One more line in `metrics.jsonl`, or, if that fails, none.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    path = folder / METRICS
+    line = (json.dumps(metrics) + "\n").encode()
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                while line:  # a system call may take a part
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}; make room there") from error
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Nothing, if so many bytes are free where the folder is; before the first step, not when a state is written.
+
+    Raises:
+        OutputError: if not, with both numbers.
+    """
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OutputError(
+            f"{folder} needs {needed / 2**20:,.1f} MiB for this run's model and states, "
+            f"{free / 2**20:,.1f} MiB are free there; make room, or choose another place"
+        )
 
 
 def _check_is_ours(path: Path) -> None:
@@ -80,6 +150,18 @@ def _check_is_ours(path: Path) -> None:
         read_config(path)
     except ConfigError:
         raise OutputError(f"{path} is no settings of a run, and a run would replace it; choose another place") from None
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for place in (folder, folder / CHECKPOINTS):
+        remove_unfinished(place)
+
+
+def _remove_model(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be replaced: {error.strerror}; choose another place") from error
 
 
 def _check_same_config(folder: Path, config: TrainConfig) -> None:
