@@ -17,8 +17,10 @@ import tyro
 from tyro.conf import subcommand
 
 from vitreous import __version__
+from vitreous.commands.ablating import Ablate
 from vitreous.commands.inspecting import Inspect
 from vitreous.commands.models import Convert, Describe
+from vitreous.commands.probing import Probe
 from vitreous.commands.training import Evaluate, Predict, Train, started_from
 from vitreous.errors import VitreousError
 from vitreous.interrupts import Terminated, stopped_by_signals
@@ -101,6 +103,8 @@ def _parse(arguments: list[str]) -> Any:
         Annotated[Train, subcommand("train")],
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Predict, subcommand("predict")],
+        Annotated[Probe, subcommand("probe")],
+        Annotated[Ablate, subcommand("ablate")],
         Annotated[Inspect, subcommand("inspect")],
         Annotated[Describe, subcommand("describe")],
         Annotated[Convert, subcommand("convert")],

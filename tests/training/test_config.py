@@ -11,7 +11,7 @@ import pytest
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError
 from vitreous.model.config import ViTConfig
-from vitreous.training.config import Augmentation, Optim, TrainConfig
+from vitreous.training.config import Keeping, MaskedPatches, Optim, TrainConfig
 
 
 def test_the_defaults_are_a_config() -> None:
@@ -33,6 +33,9 @@ def test_the_defaults_are_a_config() -> None:
         {"betas": (0.9, 1.0)},
         {"betas": (-0.1, 0.9)},
         {"momentum": 1.0},
+        {"momentum_precision": "float16"},
+        {"layer_decay": 0.0},
+        {"layer_decay": 1.1},
         {"warmup": -1},
         {"warmup": 1.5},
         {"clip": 0.0},
@@ -43,10 +46,16 @@ def test_a_wrong_optimizer_setting_is_named(wrong: dict[str, Any]) -> None:
         Optim(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"shift": -1}, {"rotation": math.nan}, {"scale": 1.0}])
-def test_a_wrong_augmentation_setting_is_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"augmentation.{next(iter(wrong))} is "):
-        Augmentation(**wrong)
+@pytest.mark.parametrize("wrong", [{"state_seconds": -1.0}, {"states": 0}, {"models_every": -1}])
+def test_a_wrong_setting_of_what_is_kept_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"keep.{next(iter(wrong))} is "):
+        Keeping(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.0}, {"target": "colour"}])
+def test_a_wrong_setting_of_what_is_hidden_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"masked.{next(iter(wrong))} is "):
+        MaskedPatches(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +69,17 @@ def test_a_wrong_augmentation_setting_is_named(wrong: dict[str, Any]) -> None:
         {"label_smoothing": 1.0},
         {"seed": -1},
         {"threads": 0},
-        {"workers": 0},
+        {"workers": -1},
+        {"steps": 0},
+        {"accumulate": 0},
+        {"ema": 1.0},
+        {"task": "captions"},
+        {"loss": "hinge"},
+        {"precision": "float16"},
+        {"device": "tpu"},
+        {"compile": "yes"},
+        {"parallel": "pipeline"},
+        {"unreadable": "guess"},
     ],
 )
 def test_a_wrong_setting_is_named(wrong: dict[str, Any]) -> None:
@@ -75,6 +94,14 @@ def test_settings_that_do_not_fit_together_are_refused() -> None:
         TrainConfig(model=ViTConfig(channels=1))
     with pytest.raises(ConfigError, match=r"model\.classes is 1"):
         TrainConfig(model=ViTConfig(classes=1))
+    with pytest.raises(ConfigError, match="batch_size 64 is not a multiple of accumulate 3"):
+        TrainConfig(accumulate=3)
+
+
+def test_a_model_without_a_head_can_learn_from_hidden_patches_only() -> None:
+    assert TrainConfig(model=ViTConfig(classes=0), task="masked-patches").model.classes == 0
+    with pytest.raises(ConfigError, match=r"model\.classes is 0"):
+        TrainConfig(model=ViTConfig(classes=0))
 
 
 def test_configs_and_recipes_do_not_wait_for_torch() -> None:
@@ -83,8 +110,6 @@ def test_configs_and_recipes_do_not_wait_for_torch() -> None:
 
 
 def test_kept_epochs_are_the_first_weights_every_so_many_and_the_last() -> None:
-    config = TrainConfig(epochs=7, keep_every=3)
+    config = TrainConfig(epochs=7, keep=Keeping(models_every=3))
     assert [epoch for epoch in range(8) if config.keeps(epoch)] == [0, 3, 6, 7]
     assert not any(TrainConfig(epochs=7).keeps(epoch) for epoch in range(8))
-    with pytest.raises(ConfigError, match="keep_every is -1"):
-        TrainConfig(keep_every=-1)

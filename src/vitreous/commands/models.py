@@ -16,7 +16,7 @@ class Describe:
     """Say what a model file holds and how it was read: architecture, preprocessing, each decision and its reason."""
 
     model: Model
-    """A weights file, a folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
+    """cifar10-ti4, a file, a folder, timm:NAME, hf:NAME, torchvision:NAME or package.module:function."""
     settings: Settings = ()
     """What the file does not settle, such as heads=6 image_size=[384,384] weights=student preprocess.std=[1,1,1]."""
     strict: bool = False
@@ -46,7 +46,7 @@ class Convert:
     """
 
     model: Model
-    """A weights file, a folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
+    """cifar10-ti4, a file, a folder, timm:NAME, hf:NAME, torchvision:NAME or package.module:function."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The folder, or the file, to write."""
     to: Literal["timm", "transformers", "google", "onnx"] = "timm"

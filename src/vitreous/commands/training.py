@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from vitreous.commands.words import Images, Model, print_json
+from vitreous.commands.words import File, Images, Model, check_figure, print_json
 from vitreous.errors import ConfigError
 from vitreous.training.config import TrainConfig
 
@@ -28,12 +29,15 @@ class Train:
         from vitreous.training.loop import train
 
         result = train(self.config, self.out)
+        if os.environ.get("RANK", "0") != "0":  # one of the processes that torchrun started speaks for all
+            return
         evaluation = result.evaluation
-        right = round(evaluation.top1 * evaluation.images)
-        print(
-            f"{right} of {evaluation.images} test images right ({evaluation.top1:.1%}), "
-            f"trained in {result.seconds:.0f} s\nmodel: {result.model}"
-        )
+        if evaluation is not None:
+            right = round(evaluation.top1 * evaluation.images)
+            print(f"{right:,} of {evaluation.images:,} test images right ({evaluation.top1:.1%})")
+        print(f"{result.steps:,} steps in {result.seconds:.0f} s\nmodel:  {result.model}")
+        if (curves := _draw_curves(self.out)) is not None:
+            print(f"curves: {curves}")
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,13 @@ class Evaluate:
     """Measure a model's accuracy on a labelled data set."""
 
     model: Model
-    """A folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
+    """cifar10-ti4, a file, a folder, timm:NAME, hf:NAME, torchvision:NAME or package.module:function."""
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """A folder with a folder for each class, a parquet file, or digits."""
     batch_size: int = 64
     """Images in a forward pass."""
+    confusion: File = None
+    """Draw which class was taken for which: a PNG, PDF or SVG file."""
     json: bool = False
     """Print one JSON object."""
 
@@ -56,8 +62,14 @@ class Evaluate:
         from vitreous.data.images import shown
         from vitreous.training.evaluate import evaluate
 
+        check_figure(self.confusion)
         data = open_dataset(self.data)
         found = evaluate(open_model(self.model), data, batch_size=self.batch_size, progress=True)
+        if self.confusion is not None:
+            from vitreous.figures.confusion import draw_confusion
+            from vitreous.figures.files import write_figure
+
+            write_figure(draw_confusion(found.confusion, found.class_names), self.confusion)
         if self.json:
             print_json(found.to_dict())
             return
@@ -72,7 +84,7 @@ class Predict:
     """Say what a model takes images for."""
 
     model: Model
-    """A folder, timm:NAME, hf:ORG/NAME, torchvision:NAME or package.module:function."""
+    """cifar10-ti4, a file, a folder, timm:NAME, hf:NAME, torchvision:NAME or package.module:function."""
     images: Images
     """Image files and folders, a parquet file, or digits."""
     top: int = 5
@@ -114,3 +126,17 @@ def started_from(arguments: list[str]) -> TrainConfig:
     if Path(name).suffix in (".yaml", ".yml"):
         return read_config(Path(name))
     raise ConfigError(f"{name!r} is no preset; choose {' or '.join(PRESETS)}, or give a .yaml file")
+
+
+def _draw_curves(out: Path) -> Path | None:
+    """Draws a run's metrics beside them; where matplotlib is missing nothing is drawn."""
+    from vitreous.training.runs import read_metrics
+
+    try:
+        from vitreous.figures.curves import draw_curves
+        from vitreous.figures.files import write_figure
+    except ImportError:
+        return None
+    path = out / "curves.png"
+    write_figure(draw_curves({out.name: read_metrics(out)}), path)
+    return path

@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from vitreous.atomic import write_atomically
+from vitreous.errors import ConfigError
 from vitreous.figures.distance import draw_attention_distance
 from vitreous.figures.entropy import draw_entropy
 from vitreous.figures.filters import draw_filters
@@ -22,6 +23,8 @@ from vitreous.inspection import Inspection
 from vitreous.measures.distance import uniform_distance
 
 DOTS_PER_INCH = 200
+KINDS = ("png", "pdf", "svg")
+"""Kinds of file that one figure can be, by the end of its name."""
 
 
 def write_figures(inspection: Inspection, folder: str | Path) -> list[Path]:
@@ -43,14 +46,36 @@ def write_figures(inspection: Inspection, folder: str | Path) -> list[Path]:
 def write_each(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
     """Writes named figures as PDF and as PNG, each file whole or not at all; returns the files."""
     written = []
-    with rc_context({"pdf.fonttype": 42}):  # TrueType: journals refuse the default, Type 3
-        for name, figure in figures:
-            for kind in ("pdf", "png"):
-                file = BytesIO()
-                figure.savefig(file, format=kind, dpi=DOTS_PER_INCH)
-                written.append(folder / f"{name}.{kind}")
-                write_atomically(written[-1], file.getvalue())
+    for name, figure in figures:
+        for kind in ("pdf", "png"):
+            written.append(folder / f"{name}.{kind}")
+            write_figure(figure, written[-1])
     return written
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Writes one figure, whole or not at all, as the kind of file that its name says.
+
+    Raises:
+        ConfigError: if the name does not end in .png, .pdf or .svg.
+        OutputError: if the file cannot be written.
+    """
+    file = BytesIO()
+    with rc_context({"pdf.fonttype": 42}):  # TrueType: journals refuse the default, Type 3
+        figure.savefig(file, format=figure_kind(path), dpi=DOTS_PER_INCH)
+    write_atomically(path, file.getvalue())
+
+
+def figure_kind(path: Path) -> str:
+    """What kind of file a figure becomes, by the end of its name; asked before the work, not after it.
+
+    Raises:
+        ConfigError: if the name does not end in .png, .pdf or .svg.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in KINDS:
+        raise ConfigError(f"{path.name} is no name for a figure; it ends in .{', .'.join(KINDS[:-1])} or .{KINDS[-1]}")
+    return kind
 
 
 def _figures(inspection: Inspection) -> Iterator[tuple[str, Figure]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,20 @@ class Evaluation:
             "per_class": dict(zip(self.class_names, shares, strict=True)),
             "confusion": self.confusion.tolist(),
         }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Evaluation:
+        """What `to_dict` made."""
+        shares = [math.nan if share is None else share for share in values["per_class"].values()]
+        return cls(
+            images=values["images"],
+            top1=values["top1"],
+            top5=values["top5"],
+            loss=values["loss_nats"],
+            class_names=tuple(values["per_class"]),
+            per_class=torch.tensor(shares, dtype=torch.float64),
+            confusion=torch.tensor(values["confusion"], dtype=torch.int64),
+        )
 
 
 def evaluate(

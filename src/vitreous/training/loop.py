@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
-import platform
+import json
+import shutil
+import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy
-import PIL
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-import vitreous
-from vitreous.checkpoints.saving import save
+from vitreous.atomic import write_atomically
+from vitreous.checkpoints.sources import open_model
 from vitreous.checkpoints.words import MODEL
-from vitreous.data.augment import DRAWS, augment
-from vitreous.data.datasets import LabelledImages, open_dataset, pixels_in_memory
-from vitreous.data.order import epoch_order, keyed_seed, uniform
-from vitreous.data.transforms import normalise
-from vitreous.errors import ConfigError, NumericError
-from vitreous.model.vit import VisionTransformer
+from vitreous.data.datasets import open_dataset
+from vitreous.data.order import keyed_seed
+from vitreous.data.training_batches import TrainingBatch, training_batches
+from vitreous.interrupts import Stop, stop_when_ready
 from vitreous.progress import progress_bar
 from vitreous.training.config import TrainConfig
-from vitreous.training.evaluate import Evaluation, class_logits, score
-from vitreous.training.optimizer import learning_rate, make_optimizer
+from vitreous.training.distributed import process_group, whole
+from vitreous.training.evaluate import Evaluation, evaluate
+from vitreous.training.held_out import look
+from vitreous.training.lock import locked_run
+from vitreous.training.metrics import Step, Sums, metrics_written, peak_memory, train_metrics
+from vitreous.training.optimizer import learning_rate, set_learning_rate
+from vitreous.training.places import SKIPPED, Place, gather_unread, resume, write_place
+from vitreous.training.preparing import Run, prepare, save_model
 from vitreous.training.reproducible import reproducible
-from vitreous.training.runs import append_metrics, check_run, checkpoint_folder, start_run
-from vitreous.training.settings_file import plain
+from vitreous.training.runs import CONFIG, check_run, checkpoint_folder, read_metrics
+from vitreous.training.settings_file import read_config
+from vitreous.training.states import STATES
+
+BEST = "best"
+"""Folder of the model that did best on the test part."""
+
+EVALUATION = "evaluation.json"
+"""How the result did on the test part, and what it took."""
+
+STEPS_PER_LINE = 50
+"""Of the optimizer, between two lines of metrics."""
+
+STEPS_AHEAD = 10
+"""That a GPU may be ahead of the loop before its numbers are looked at."""
 
 
 @dataclass(frozen=True)
@@ -38,161 +57,274 @@ class TrainResult:
 
     Attributes:
         model: the folder that `vitreous.load`, timm and transformers open.
-        evaluation: of the last weights on the test part; no other weights were tried on it.
+        evaluation: of the last weights, or of their average, on the test part; no other weights were chosen by it.
+            None where the task has no classes.
         steps: of the optimizer.
-        seconds: in all, from the call to the saved model.
+        seconds: in all, from the call to the saved model; of a run that was interrupted, of all of its parts.
+        was_there: whether the run was finished before, and nothing was trained.
     """
 
     model: Path
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     steps: int
     seconds: float
+    was_there: bool = False
 
 
 def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> TrainResult:
-    """Trains a model from first weights and leaves it in `out/model`.
+    """Trains a model and leaves it in `out/model`.
 
-    Also in `out`: `config.yaml`, all that fixes the run, `metrics.jsonl`, a line for each epoch, and, where the config
-    has `keep_every`, a model for every so many epochs in `checkpoints/`, `epoch-0000` with the first weights. The same
-    config on the same kind of machine with the same library versions gives the same bits. The saved weights
-    are those after the last step, never those that did best on the test part.
+    Also in `out`: `config.yaml`, all that fixes the run; `metrics.jsonl`, a line for each epoch and for every 50 steps;
+    `evaluation.json`; and what `config.keep` asks for: models of single epochs in `checkpoints/`, `epoch-0000` with the
+    first weights, and the best one in `best/`. Images that were left out are listed in `skipped.tsv`.
+
+    The same config on the same kind of machine with the same library versions gives the same bits, also where the run
+    was interrupted, in the middle of an epoch, and started again: it goes on from `states/`. What is finished is not
+    trained again. The saved weights are those after the last step, never those that did best on the test part.
+
+    Under torchrun the processes train one model together.
 
     Args:
         config: the run.
         out: a folder, made if there is none.
-        progress: whether to draw a bar on standard error.
+        progress: whether to draw a bar and to say what is done, on standard error.
 
     Raises:
-        OutputError: if `out` cannot be written or holds a finished run of another config; before any work.
+        OutputError: if `out` cannot be written, somebody else trains there, or it holds a finished run of another
+            config; before any work.
         InputError: if the data cannot be read.
-        ConfigError: if the model's classes are not as many as the data's.
-        NumericError: if the loss or a gradient becomes NaN or infinite; no model is saved then.
+        ConfigError: if the model's classes are not as many as the data's, or the machine has not what is asked for.
+        CheckpointError: if `out` holds an unfinished run of another config or other data.
+        NumericError: if the loss or a gradient becomes NaN or infinite, with the step and the files; what was saved
+            before stays.
+        KeyboardInterrupt: if a signal asked to stop; the step was finished, and the run saved.
     """
     began = time.monotonic()
     out = Path(out)
     check_run(out, config)
-    learned, tested = open_dataset(config.data, "train"), open_dataset(config.data, "test")
-    _check_classes(config, learned, tested)
-    start_run(out, config)
-    options: dict[str, Any] = {"workers": config.workers, "progress": progress}
-    pixels = pixels_in_memory(learned, config.preprocess, **options)  # (images, 3, image_height, image_width)
-    test_pixels = pixels_in_memory(tested, config.preprocess, **options)
-    labels, test_labels = torch.tensor(learned.labels), torch.tensor(tested.labels)
-    described: dict[str, Any] = {"preprocess": config.preprocess, "class_names": learned.class_names}
-    origin = _provenance(config, learned, tested)
-
-    with reproducible(config.threads), progress_bar("training", config.epochs, shown=progress) as advance:
-        first_weights = torch.Generator().manual_seed(keyed_seed(config.seed))
-        model = VisionTransformer(config.model, generator=first_weights)
-        optimizer = make_optimizer(model, config.optimizer)
-        steps = config.epochs * -(-len(learned) // config.batch_size)
-        step = 0
-        if config.keeps(0):
-            save(model, checkpoint_folder(out, 0), **described, provenance=origin | {"epoch": 0})
-        for epoch in range(config.epochs):
-            epoch_began = time.monotonic()
-            losses = torch.zeros(())
-            model.train()
-            order = epoch_order(len(learned), seed=config.seed, epoch=epoch)
-            for batch in torch.split(order, config.batch_size):
-                inputs = _training_inputs(pixels[batch], batch, epoch, config)
-                torch.manual_seed(keyed_seed(config.seed, epoch, step))  # dropout and drop path
-                loss = F.cross_entropy(model(inputs), labels[batch], label_smoothing=config.label_smoothing)
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                length = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip or float("inf"))
-                _check_finite(loss, length, step, epoch, batch, learned)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(step, steps, config.optimizer)
-                optimizer.step()
-                losses += loss.detach() * len(batch)
-                step += 1
-            epoch_seconds = time.monotonic() - epoch_began
-            model.eval()
-            logits = _all_logits(model, test_pixels, config)
-            evaluation = score(logits, test_labels, tested.class_names)
-            metrics = {
-                "epoch": epoch + 1,
-                "step": step,
-                "learning_rate": learning_rate(step - 1, steps, config.optimizer),
-                "train_loss_nats": losses.item() / len(learned),
-                "test_loss_nats": evaluation.loss,
-                "test_top1": evaluation.top1,
-                "train_images_per_second": len(learned) / epoch_seconds,
-                "elapsed_seconds": time.monotonic() - began,
-            }
-            append_metrics(out, metrics)
-            results = {"epoch": epoch + 1, "test_top1": evaluation.top1, "test_loss_nats": evaluation.loss}
-            if config.keeps(epoch + 1):
-                save(model, checkpoint_folder(out, epoch + 1), **described, provenance=origin | results)
-            advance(1, _note(metrics))
-        folder = out / MODEL
-        save(model, folder, **described, provenance=origin | results)
-    return TrainResult(folder, evaluation, step, time.monotonic() - began)
+    if (out / MODEL).exists():
+        return _kept(out, progress)
+    with (
+        reproducible(config.threads),
+        process_group() as ranks,
+        locked_run(out) if ranks.is_main else nullcontext(),
+    ):
+        run = prepare(config, out, ranks, progress=progress)
+        place = resume(run)
+        with (
+            stop_when_ready() as stop,
+            metrics_written(out, shown=ranks.is_main, tensorboard=config.keep.tensorboard, step=place.step) as write,
+            progress_bar("training", run.steps, shown=progress and ranks.is_main, done=place.step) as advance,
+        ):
+            desk = _Desk(stop, write, advance, began - place.seconds, time.monotonic())
+            if place.step == 0 and config.keeps(0):
+                save_model(run, checkpoint_folder(out, 0), {"epoch": 0})
+            for epoch in range(place.epochs, run.epochs):
+                _learn(run, place, epoch, desk)
+                evaluation = _test(run, place, epoch, desk)
+        if ranks.is_main:
+            _finish(run, place)
+        ranks.wait()
+    return TrainResult(out / MODEL, evaluation, run.steps, time.monotonic() - desk.began)
 
 
-def _check_classes(config: TrainConfig, learned: LabelledImages, tested: LabelledImages) -> None:
-    classes = len(learned.class_names)
-    if classes != config.model.classes:
-        raise ConfigError(
-            f"model.classes is {config.model.classes}, but {config.data} has {classes} classes; "
-            f"set model.classes to {classes}"
-        )
-    if learned.class_names != tested.class_names:
-        raise ConfigError(
-            f"{config.data}: the training part's classes {', '.join(learned.class_names[:5])} ... are not "
-            f"the test part's {', '.join(tested.class_names[:5])} ...; give both parts the same folders"
-        )
+@dataclass
+class _Desk:
+    """What the loop has beside it: who asks it to stop, where it reports to, when it began and last saved."""
+
+    stop: Stop
+    write: Callable[[Mapping[str, Any]], None]
+    advance: Callable[[int, str], None]
+    began: float
+    saved: float
+    top1: float | None = None
+
+    def save(self, run: Run, place: Place) -> None:
+        """Saves where the run is; what it took is counted from the first of its parts on."""
+        write_place(run, place, time.monotonic() - self.began)
+        self.saved = time.monotonic()
 
 
-def _training_inputs(pixels: Tensor, batch: Tensor, epoch: int, config: TrainConfig) -> Tensor:
-    """One batch, changed by chance and normalised: (batch, 3, image_height, image_width) -> float32."""
-    draws = uniform(batch, DRAWS, seed=config.seed, epoch=epoch)
-    settings = config.augmentation
-    changed = augment(
-        pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels,
-        draws,
-        shift=settings.shift,
-        rotation=settings.rotation,
-        scale=settings.scale,
-        flip=settings.flip,
-    )
-    return normalise(changed, config.preprocess)
+def _learn(run: Run, place: Place, epoch: int, desk: _Desk) -> None:
+    """The steps of an epoch that are not done yet."""
+    config, tally, before = run.config, place.tally, epoch * run.steps_per_epoch
+    run.spread_out.train()
+    since = time.monotonic()
+    with training_batches(
+        run.images, run.plan, epoch=epoch, first_step=place.step - before, steps=run.steps - before
+    ) as batches:
+        for parts in _in_groups(batches, config.accumulate):
+            rate = learning_rate(place.step, run.steps, config.optimizer)
+            tally.waiting.append(_step(run, place.step, epoch, parts, rate))
+            place.unread |= {("train", index): cause for part in parts for index, cause in part.unread}
+            place.step += 1
+            is_line = place.step % STEPS_PER_LINE == 0
+            wants_state = time.monotonic() - desk.saved >= config.keep.state_seconds
+            asked, due = run.ranks.total(float(desk.stop.asked), float(run.ranks.is_main and wants_state))
+            ahead = STEPS_AHEAD if run.arithmetic.device.type == "cuda" else 1
+            if asked or due or is_line or len(tally.waiting) >= ahead:
+                since, began = time.monotonic(), since
+                tally.settle(since - began)
+            if is_line and place.step < min(before + run.steps_per_epoch, run.steps):
+                desk.write({"step": place.step, "learning_rate": rate} | _learned(run, tally.line, desk))
+                tally.line = {}
+            if asked or due:
+                desk.save(run, place)
+                since = time.monotonic()
+            if asked:
+                raise _interrupt(run, place, desk)
+            desk.advance(1, _note(run, epoch, tally.epoch, desk.top1))
+    tally.settle(time.monotonic() - since)
 
 
-def _all_logits(model: nn.Module, pixels: Tensor, config: TrainConfig) -> Tensor:
-    """Logits of images in memory, batch by batch: (images, 3, ...) -> (images, classes)."""
-    batches = torch.split(pixels, config.batch_size)
-    return torch.cat([class_logits(model, normalise(batch, config.preprocess)) for batch in batches])
+def _step(run: Run, step: int, epoch: int, parts: Sequence[TrainingBatch], rate: float) -> Step:
+    """One step of the optimizer: the gradient of all parts of a batch, and what follows from it."""
+    set_learning_rate(run.optimizers, rate)
+    _seed(run, epoch, step)
+    for optimizer in run.optimizers:
+        optimizer.zero_grad()
+    losses, counts = [], []
+    for number, part in enumerate(parts, start=1):
+        with _exchanging(run.spread_out, number == len(parts)):
+            with run.arithmetic.autocast():
+                loss, counted = run.objective.loss(run.spread_out, _on(run.arithmetic.device, part))
+            share = len(part.samples) * run.ranks.world / part.whole  # processes take the mean of their gradients
+            torch.autograd.backward(loss * share)
+        losses.append(loss.detach())
+        counts.append(counted)
+    limit = run.config.optimizer.clip or float("inf")
+    length = whole(nn.utils.clip_grad_norm_(run.learner.parameters(), limit))
+    for optimizer in run.optimizers:
+        optimizer.step()
+    if run.average is not None:
+        run.average.update(run.learner, step + 1)
+    return Step(step, tuple(part.samples for part in parts), tuple(losses), tuple(counts), length)
 
 
-def _check_finite(loss: Tensor, length: Tensor, step: int, epoch: int, batch: Tensor, learned: LabelledImages) -> None:
-    for name, value in (("loss", loss), ("gradient's length", length)):
-        if not value.isfinite():
-            names = ", ".join(learned.image_names[n] for n in batch[:3].tolist())
-            raise NumericError(
-                f"the {name} is {value.item()} at step {step} (epoch {epoch + 1}), in the batch of {names} ...; "
-                "no model was saved; lower optimizer.learning_rate or raise optimizer.warmup"
-            )
+def _test(run: Run, place: Place, epoch: int, desk: _Desk) -> Evaluation | None:
+    """How the model, or the average of its weights, does after an epoch; it is kept where the config asks for it."""
+    is_last = epoch + 1 == run.epochs
+    run.spread_out.eval()
+    with nullcontext() if run.average is None else run.average.inside(run.learner):
+        found = _look(run, desk, in_float32=is_last)
+        if found is not None:
+            evaluation, unread = found
+            place.unread |= {("test", index): cause for index, cause in unread.items()}
+            gather_unread(run, place)
+            _report(run, place, epoch, evaluation, desk)
+    if found is None:  # asked to stop; now the weights are the model's own again
+        desk.save(run, place)
+        raise _interrupt(run, place, desk)
+    if not is_last:
+        desk.save(run, place)
+    return evaluation
 
 
-def _note(metrics: dict[str, float]) -> str:
-    return (
-        f"loss {metrics['train_loss_nats']:.3f}, top-1 {metrics['test_top1']:.1%}, "
-        f"{metrics['train_images_per_second']:.0f} images/s"
-    )
+def _look(run: Run, desk: _Desk, *, in_float32: bool) -> tuple[Evaluation | None, dict[int, str]] | None:
+    """What comes out on the test part, None if asked to stop; in float32 it is what `vitreous evaluate` finds, too."""
+    if run.tested is None:
+        return None, {}
+    with nullcontext() if in_float32 else run.arithmetic.autocast():
+        return look(run.model, run.tested, run.arithmetic.device, run.ranks, lambda: desk.stop.asked)
 
 
-def _provenance(config: TrainConfig, learned: LabelledImages, tested: LabelledImages) -> dict[str, Any]:
-    """Where the weights come from; nothing in it changes from one run of the same config to the next."""
-    return {
-        "data": {"name": learned.name, "train_images": len(learned), "test_images": len(tested)},
-        "config": plain(config),
-        "versions": {
-            "vitreous": vitreous.__version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": numpy.__version__,
-            "pillow": PIL.__version__,
-        },
-    }
+def _report(run: Run, place: Place, epoch: int, evaluation: Evaluation | None, desk: _Desk) -> None:
+    """Writes an epoch's line of metrics and the models that are to be kept; the last one is the result."""
+    keep, is_last = run.config.keep, epoch + 1 == run.epochs
+    results: dict[str, Any] = {"epoch": epoch + 1}
+    if evaluation is not None:
+        results |= {"test_top1": evaluation.top1, "test_loss_nats": evaluation.loss}
+    rate = learning_rate(place.step - 1, run.steps, run.config.optimizer)
+    metrics = {"epoch": epoch + 1, "step": place.step, "learning_rate": rate}
+    metrics |= _learned(run, place.tally.epoch, desk) | results
+    desk.write(metrics)
+    desk.top1 = metrics.get("test_top1")
+    desk.advance(0, _note(run, epoch, place.tally.epoch, desk.top1))
+    place.tally.line, place.tally.epoch, place.epochs = {}, {}, epoch + 1
+    if run.config.keeps(epoch + 1) or (is_last and keep.models_every):
+        save_model(run, checkpoint_folder(run.out, epoch + 1), results)
+    if keep.best and evaluation is not None and evaluation.top1 > place.best:
+        place.best = evaluation.top1
+        save_model(run, run.out / BEST, results)
+    if is_last:
+        took = {"steps": run.steps, "seconds": time.monotonic() - desk.began}
+        if run.ranks.is_main:
+            kept = took | ({} if evaluation is None else {"evaluation": evaluation.to_dict()})
+            write_atomically(run.out / EVALUATION, json.dumps(kept, indent=1) + "\n")
+        save_model(run, run.out / MODEL, results)  # whose place says that the run is finished
+
+
+def _learned(run: Run, sums: Sums, desk: _Desk) -> dict[str, float]:
+    metrics = train_metrics(sums, run.ranks, run.operations, run.peak)
+    memory, elapsed = peak_memory(run.arithmetic.device), time.monotonic() - desk.began
+    return metrics | {"peak_memory_mib": memory, "elapsed_seconds": elapsed}
+
+
+def _interrupt(run: Run, place: Place, desk: _Desk) -> KeyboardInterrupt:
+    (number,) = run.ranks.largest(float(desk.stop.signal or 0))  # a signal may have come to one process only
+    desk.stop.signal = int(number)
+    done = f"stopped after step {place.step:,} of {run.steps:,}, saved"
+    return desk.stop.interrupt(f"{done}; the same command goes on from there")
+
+
+def _note(run: Run, epoch: int, sums: Sums, top1: float | None) -> str:
+    """Behind the bar, what matters most first: how it does, how fast it is, where it is."""
+    told = [] if top1 is None else [f"top-1 {top1:.1%}"]
+    if sums.get("images"):
+        speed = sums["images"] * run.ranks.world / max(sums["seconds"], 1e-9)
+        told = [f"loss {sums['loss'] / sums['images']:.3f}", *told, f"{speed:,.0f} images/s"]
+        told += [] if run.peak is None else [f"MFU {speed * run.operations / run.peak / run.ranks.world:.0%}"]
+    return ", ".join([*told, f"epoch {epoch + 1}/{run.epochs}"])
+
+
+def _finish(run: Run, place: Place) -> None:
+    shutil.rmtree(run.out / STATES, ignore_errors=True)
+    if place.unread:
+        run.say(f"{len(place.unread):,} images could not be read and were left out; {run.out / SKIPPED} lists them")
+
+
+def _kept(out: Path, progress: bool) -> TrainResult:
+    """What a finished run left, which is not trained again."""
+    shutil.rmtree(out / STATES, ignore_errors=True)  # where it was killed in its last moment
+    try:
+        kept = json.loads((out / EVALUATION).read_text(encoding="utf-8"))
+        found = kept.get("evaluation")
+        evaluation = None if found is None else Evaluation.from_dict(found)
+        steps, seconds = int(kept["steps"]), float(kept["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a run of an earlier version, or a changed file
+        config = read_config(out / CONFIG)
+        evaluation = evaluate(open_model(out / MODEL), open_dataset(config.data, "test"), progress=progress)
+        lines = read_metrics(out)
+        steps, seconds = (int(lines[-1]["step"]), float(lines[-1]["elapsed_seconds"])) if lines else (0, 0.0)
+    if progress:
+        print(f"{out} has the finished run of this config: nothing was trained again", file=sys.stderr)
+    return TrainResult(out / MODEL, evaluation, steps, seconds, was_there=True)
+
+
+def _seed(run: Run, epoch: int, step: int) -> None:
+    """Of dropout and drop path; each process draws for images of its own."""
+    rank = (run.ranks.rank,) if run.ranks.rank else ()
+    seed = keyed_seed(run.config.seed, epoch, step, *rank)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would do both, and take a millisecond
+    if run.arithmetic.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def _in_groups(batches: Iterator[TrainingBatch], size: int) -> Iterator[list[TrainingBatch]]:
+    """So many at a time: the parts of each step."""
+    while parts := list(islice(batches, size)):
+        yield parts
+
+
+def _on(device: torch.device, batch: TrainingBatch) -> TrainingBatch:
+    if device.type == "cpu":
+        return batch
+    images, targets = (tensor.pin_memory().to(device, non_blocking=True) for tensor in (batch.images, batch.targets))
+    return replace(batch, images=images, targets=targets)
+
+
+def _exchanging(learner: nn.Module, is_last: bool) -> AbstractContextManager[object]:
+    """Inside, processes exchange gradients only with the last part of a step."""
+    if is_last or not isinstance(learner, nn.parallel.DistributedDataParallel):
+        return nullcontext()
+    return learner.no_sync()

@@ -1,8 +1,11 @@
-"""Which weights decay, what learns, and how fast at each step."""
+"""Which weights decay, which of them learn slower, what learns, and how fast at each step."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -11,29 +14,49 @@ from torch import Tensor, nn
 from vitreous.model.first_weights import TOKENS_AND_POSITIONS
 from vitreous.training.config import Optim
 
+FACTOR = "rate_factor"
+"""Of a group of weights: what the learning rate of the step is multiplied by."""
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """A model's weights in two groups: matrices and convolutions, which decay, and all others, which do not.
+_BLOCK = re.compile(r"(?:model\.)?blocks\.(\d+)\.")  # `model.` where a task trains weights beside the model
+_BEFORE_BLOCKS = re.compile(r"(?:model\.)?(?:patch_embed|norm_pre)\.")
 
-    The others are biases, norms, scales, tokens and positions: none of them multiplies many inputs.
+
+def parameter_groups(model: nn.Module, settings: Optim) -> list[dict[str, Any]]:
+    """A model's weights in groups: matrices and convolutions, which decay, and all others, which do not.
+
+    The others are biases, norms, scales, tokens and positions: none of them multiplies many inputs. With a layer decay
+    below 1 each layer has two groups of its own, those before the blocks first, the last norm and the head last.
+
+    Source of the layers and of their factors, `layer_decay` to the power of layers above: BEiT's `optim_factory.py`.
+    timm counts the last norm with the last block, not with the head.
     """
-    decayed: list[Tensor] = []
-    kept: list[Tensor] = []
-    for name, weight in model.named_parameters():
-        is_kept = weight.ndim < 2 or name.rsplit(".", 1)[-1] in TOKENS_AND_POSITIONS
-        (kept if is_kept else decayed).append(weight)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return _groups(list(model.named_parameters()), _blocks(model) + 1, settings)
 
 
-def make_optimizer(model: nn.Module, settings: Optim) -> torch.optim.Optimizer:
-    """The optimizer of that name, over `parameter_groups`. The learning rate is set at each step."""
-    groups = parameter_groups(model, settings.weight_decay)
-    rate = settings.learning_rate
+def make_optimizers(model: nn.Module, settings: Optim) -> list[torch.optim.Optimizer]:
+    """The optimizer of that name over `parameter_groups`, its learning rate to be set at each step.
+
+    Muon's is followed by an adamw for all that is no matrix of a block.
+    """
+    rate, betas, momentum = settings.learning_rate, settings.betas, settings.momentum
+    if settings.name == "muon":
+        return _muon(model, settings)
+    groups = parameter_groups(model, settings)
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, fused=True)
+        return [torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)]
     if settings.name == "adam":
-        return torch.optim.Adam(groups, lr=rate, betas=settings.betas, fused=True)
-    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, fused=True)
+        return [torch.optim.Adam(groups, lr=rate, betas=betas, fused=True)]
+    if settings.momentum_precision == "bfloat16":
+        return [RoundedSGD(groups, rate, momentum)]
+    has_shares = any(hasattr(weight, "full_tensor") for weight in model.parameters())  # torch's fused SGD knows none
+    return [torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=not has_shares)]
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:
+    """Gives each group of weights this rate times its factor."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group[FACTOR]
 
 
 def learning_rate(step: int, steps: int, settings: Optim) -> float:
@@ -56,3 +79,86 @@ def learning_rate(step: int, steps: int, settings: Optim) -> float:
     if settings.schedule == "linear":
         return highest * (1 - done)
     return highest
+
+
+class RoundedSGD(torch.optim.Optimizer):
+    """Gradient descent whose momentum is kept in bfloat16: half the memory, as in the paper's fine-tuning.
+
+    m <- momentum m + g, in float32;  w <- w - rate m;  m is rounded afterwards, for the next step only.
+
+    Source: google-research/vision_transformer, optax.sgd with `accumulator_dtype="bfloat16"`.
+    """
+
+    def __init__(self, params: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step; nothing is evaluated again, and so there is no closure."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                moved = weight.grad.add(weight, alpha=group["weight_decay"])
+                kept = self.state[weight].get(_MOMENTUM)
+                if kept is not None:
+                    moved = moved.add(kept.to(moved.dtype), alpha=group["momentum"])
+                self.state[weight][_MOMENTUM] = moved.bfloat16()
+                weight.add_(moved, alpha=-group["lr"])
+
+
+_MOMENTUM = "momentum_buffer"
+
+
+def _muon(model: nn.Module, settings: Optim) -> list[torch.optim.Optimizer]:
+    matrices: list[tuple[str, Tensor]] = []
+    others: list[tuple[str, Tensor]] = []
+    for name, weight in model.named_parameters():
+        is_matrix = _BLOCK.match(name) and weight.ndim == 2 and _decays(name, weight)
+        (matrices if is_matrix else others).append((name, weight))
+    last = _blocks(model) + 1
+    rest = torch.optim.AdamW(
+        _groups(others, last, settings), lr=settings.learning_rate, betas=settings.betas, fused=True
+    )
+    if not matrices:  # a CNN
+        return [rest]
+    muon = torch.optim.Muon(
+        _groups(matrices, last, settings),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [muon, rest]
+
+
+def _groups(weights: list[tuple[str, Tensor]], last: int, settings: Optim) -> list[dict[str, Any]]:
+    """Groups of some weights, from the first layer to the last; in each those that decay come first."""
+    groups: dict[tuple[int, bool], list[Tensor]] = {}
+    for name, weight in weights:
+        layer = _layer(name, last) if settings.layer_decay < 1 else last
+        groups.setdefault((layer, not _decays(name, weight)), []).append(weight)
+    return [
+        {
+            "params": members,
+            "weight_decay": 0.0 if is_kept else settings.weight_decay,
+            FACTOR: settings.layer_decay ** (last - layer),
+        }
+        for (layer, is_kept), members in sorted(groups.items(), key=itemgetter(0))
+    ]
+
+
+def _decays(name: str, weight: Tensor) -> bool:
+    return weight.ndim >= 2 and name.rpartition(".")[2] not in TOKENS_AND_POSITIONS
+
+
+def _layer(name: str, last: int) -> int:
+    """0 before the blocks, 1 for the first block, `last` behind the last one."""
+    block = _BLOCK.match(name)
+    if block:
+        return int(block[1]) + 1
+    is_added = name.rpartition(".")[2] in TOKENS_AND_POSITIONS - {"latent"}  # the latent is the pooling's query
+    return 0 if is_added or _BEFORE_BLOCKS.match(name) else last
+
+
+def _blocks(model: nn.Module) -> int:
+    return sum(1 for name, _ in model.named_parameters() if _BLOCK.match(name) and name.endswith(".norm1.weight"))

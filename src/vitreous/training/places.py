@@ -1,0 +1,149 @@
+"""Where a run is: saved, and found again."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from vitreous.atomic import write_atomically
+from vitreous.data.images import shown
+from vitreous.errors import InputError
+from vitreous.training.distributed import Ranks, put_tensors, training_tensors, whole_tensors
+from vitreous.training.metrics import Sums, Tally
+from vitreous.training.preparing import Run
+from vitreous.training.runs import check_room, go_on, start_run
+from vitreous.training.states import STATES, check_same_run, newest_state, write_state
+
+SKIPPED = "skipped.tsv"
+"""Images that could not be read, and why."""
+
+MOST_SKIPPED = 0.1
+"""Share of a data set: where more cannot be read, something else is wrong than a file."""
+
+
+@dataclass
+class Place:
+    """Where a run is.
+
+    Attributes:
+        tally: numbers since the last line of metrics, and since the epoch began.
+        step: how many steps are done.
+        epochs: how many epochs are done and tested.
+        best: highest accuracy on the test part so far.
+        seconds: that the run had taken when it was last interrupted.
+        unread: images that were left out, as (part, index), and why.
+    """
+
+    tally: Tally
+    step: int = 0
+    epochs: int = 0
+    best: float = -1.0
+    seconds: float = 0.0
+    unread: dict[tuple[str, int], str] = field(default_factory=dict)
+
+
+def resume(run: Run) -> Place:
+    """Puts back the newest state of the run's folder, if there is one, and says where the run is.
+
+    Raises:
+        CheckpointError: if the state is of another run, or all states are damaged.
+        OutputError: if the folder cannot be written, or has not enough room.
+    """
+    tally = Tally(run.images.images.image_names)
+    place = Place(tally)
+    state = newest_state(run.out / STATES)
+    run.ranks.wait()  # nobody changes the folder before all have read it
+    if run.ranks.is_main:
+        check_room(run.out, _needed(run))
+    if state is None:
+        if run.ranks.is_main:
+            start_run(run.out, run.config)
+        return place
+    remarks = check_same_run(state.meta["run"], run.identity)
+    put_tensors(state.tensors, run.learner, run.optimizers)
+    if run.average is not None:
+        run.average.put(state.tensors)
+    at = state.meta["at"]
+    place.step, place.epochs, place.best, place.seconds = state.step, at["epochs"], at["best"], at["seconds"]
+    place.unread = {(part, index): cause for part, index, cause in at["unread"]}
+    own = 1.0 if run.ranks.is_main else 0.0  # one process now has the sums of all processes of then
+    tally.line, tally.epoch = ({name: own * value for name, value in at[sums].items()} for sums in ("line", "epoch"))
+    if run.ranks.is_main:
+        go_on(run.out, state.step)
+    for remark in state.remarks:
+        run.say(remark)
+    run.say(f"goes on after step {state.step:,} of {run.steps:,}")
+    if remarks:
+        run.say(f"not to the same bits, because of a change: {', '.join(remarks)}")
+    return place
+
+
+def write_place(run: Run, place: Place, seconds: float) -> None:
+    """Saves where the run is, to go on from; all processes must ask.
+
+    Args:
+        run: the run.
+        place: with nothing in its tally that was not looked at.
+        seconds: that the run took, over all of its parts.
+    """
+    tensors = training_tensors(run.learner, run.optimizers)
+    if run.average is not None:
+        tensors |= run.average.tensors()
+    found = whole_tensors(tensors, run.ranks)
+    gather_unread(run, place)
+    line, epoch = (_summed(sums, run.ranks) for sums in (place.tally.line, place.tally.epoch))
+    if run.ranks.is_main:
+        at = {
+            "epochs": place.epochs,
+            "best": place.best,
+            "seconds": seconds,
+            "line": line,
+            "epoch": epoch,
+            "unread": [[part, index, cause] for (part, index), cause in sorted(place.unread.items())],
+        }
+        meta = {"run": run.identity, "at": at}
+        write_state(run.out / STATES, place.step, found, meta, keep=run.config.keep.states)
+
+
+def gather_unread(run: Run, place: Place) -> None:
+    """Lists the images that were left out, those of all processes, in `skipped.tsv`.
+
+    Raises:
+        InputError: if they are more than a tenth of the data set.
+    """
+    lines = "".join(json.dumps([*key, cause]) + "\n" for key, cause in place.unread.items())
+    gathered = run.ranks.gather(torch.tensor(list(lines.encode()), dtype=torch.uint8))
+    rows = [json.loads(line) for line in bytes(gathered.tolist()).splitlines()]
+    place.unread = {(part, index): cause for part, index, cause in rows}
+    if not place.unread:
+        return
+    names = {"train": run.images.images.image_names, "test": run.tested.images.image_names if run.tested else ()}
+    listed = [
+        f"{part}\t{shown(names[part][index])}\t{shown(cause)}\n"
+        for (part, index), cause in sorted(place.unread.items())
+    ]
+    if run.ranks.is_main:
+        write_atomically(run.out / SKIPPED, "".join(["part\timage\tcause\n", *listed]))
+    total = sum(map(len, names.values()))
+    if len(listed) > max(1.0, MOST_SKIPPED * total):
+        raise InputError(
+            f"{len(listed):,} of {total:,} images could not be read, more than one in ten\n"
+            f"the reasons are in {run.out / SKIPPED}; look there first"
+        )
+
+
+def _summed(sums: Sums, ranks: Ranks) -> Sums:
+    """Over all processes; the length of the gradient, the steps and the seconds are the same in all."""
+    names = sorted(sums)
+    totals = dict(zip(names, ranks.total(*(sums[name] for name in names)), strict=True))
+    return totals | {name: sums[name] for name in ("length", "steps", "seconds") if name in sums}
+
+
+def _needed(run: Run) -> int:
+    """Bytes that the run writes at most at a time: its states, one more while it is written, and the model."""
+    weights = sum(math.prod(weight.shape) for weight in run.learner.parameters()) * 4
+    copies = 1 + 2 + (run.average is not None)  # weights, what optimizers remember of each, the average
+    return weights * (copies * (run.config.keep.states + 1) + 2)

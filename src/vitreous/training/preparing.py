@@ -1,0 +1,250 @@
+"""What a run works with, made ready before its first step."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import PIL
+import torch
+from torch import nn
+
+import vitreous
+from vitreous.checkpoints.saving import save
+from vitreous.data.datasets import LabelledImages, open_dataset
+from vitreous.data.order import keyed_seed
+from vitreous.data.training_batches import BatchPlan, TrainingImages, steps_of_epoch, training_images
+from vitreous.errors import ConfigError
+from vitreous.model.vit import VisionTransformer
+from vitreous.training.averages import RunningAverage
+from vitreous.training.config import TrainConfig
+from vitreous.training.distributed import Ranks, spread, whole_tensors
+from vitreous.training.held_out import HeldOutImages, held_out_images
+from vitreous.training.masked import LearnMaskedPatches
+from vitreous.training.metrics import check_tensorboard
+from vitreous.training.objective import LearnClasses, Objective
+from vitreous.training.optimizer import make_optimizers
+from vitreous.training.precision import Arithmetic, choose_arithmetic
+from vitreous.training.recomputed import recompute_blocks
+from vitreous.training.settings_file import plain
+from vitreous.training.starting import start_from
+from vitreous.training.states import STATES
+from vitreous.training.throughput import peak_operations, training_operations
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run works with.
+
+    Attributes:
+        config: of the run.
+        out: its folder.
+        ranks: which process this is, of how many.
+        arithmetic: where and in what numbers it computes.
+        images: what it learns from.
+        plan: how images become batches.
+        tested: what it is tested on; None where the task has no classes.
+        objective: what it learns.
+        model: the Vision Transformer.
+        learner: what is trained: the model, or a module around it.
+        spread_out: the learner as all processes train it.
+        optimizers: over the learner's weights.
+        average: of the weights, None for none.
+        steps_per_epoch: how many batches an epoch has.
+        steps: of the whole run.
+        operations: for one image, forward and backward.
+        peak: what the processor can do in a second, None if nobody knows.
+        origin: where the weights come from, for the saved models.
+        identity: what must not change between two parts of a run, and what may, for `check_same_run`.
+        quiet: whether nothing is said.
+    """
+
+    config: TrainConfig
+    out: Path
+    ranks: Ranks
+    arithmetic: Arithmetic
+    images: TrainingImages
+    plan: BatchPlan
+    tested: HeldOutImages | None
+    objective: Objective
+    model: VisionTransformer
+    learner: nn.Module
+    spread_out: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    average: RunningAverage | None
+    steps_per_epoch: int
+    steps: int
+    operations: int
+    peak: float | None
+    origin: dict[str, Any]
+    identity: dict[str, Any]
+    quiet: bool
+
+    @property
+    def epochs(self) -> int:
+        """How many begin; the last one may be cut short by `config.steps`."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    def say(self, note: str) -> None:
+        """One line on standard error, from one process, unless the run is quiet."""
+        if self.ranks.is_main and not self.quiet:
+            print(note, file=sys.stderr)
+
+
+def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> Run:
+    """Everything that a run works with; the data is opened before weights are drawn.
+
+    Raises:
+        InputError: if the data cannot be read.
+        ConfigError: if the model's classes are not as many as the data's, or the machine has not what is asked for.
+        CheckpointError: if the model to start from does not fit.
+    """
+    arithmetic = choose_arithmetic(config, ranks.local)
+    _check_together(config, ranks)
+    learned = open_dataset(config.data, "train")
+    tested = open_dataset(config.data, "test") if config.task == "classes" else None
+    if tested is not None:
+        _check_classes(config, learned, tested)
+    plan = BatchPlan(
+        config.preprocess,
+        config.augmentation,
+        len(learned.class_names),
+        config.seed,
+        config.batch_size,
+        config.label_smoothing,
+        config.accumulate,
+        ranks.rank,
+        ranks.world,
+        config.workers,
+        config.unreadable,
+    )
+    shows = progress and ranks.is_main
+    images = training_images(learned, plan, progress=shows)
+    looked_at = None if tested is None else held_out_images(tested, config, ranks, progress=shows)
+    model = VisionTransformer(config.model, generator=torch.Generator().manual_seed(keyed_seed(config.seed)))
+    remark = ""
+    if config.start is not None and not any((out / STATES).glob("*")):  # a state has all weights
+        names = learned.class_names if tested is not None else ()
+        remark = start_from(config.start, model, class_names=names, preprocess=config.preprocess)
+    model = model.to(arithmetic.device)
+    if config.recompute:
+        recompute_blocks(model)
+    objective = _objective(config)
+    learner = objective.learner(model)
+    spread_out = spread(learner, ranks, config.parallel, arithmetic.device)
+    if arithmetic.compiles:
+        learner.compile()
+    per_epoch = steps_of_epoch(len(learned), config.batch_size)
+    run = Run(
+        config=config,
+        out=out,
+        ranks=ranks,
+        arithmetic=arithmetic,
+        images=images,
+        plan=plan,
+        tested=looked_at,
+        objective=objective,
+        model=model,
+        learner=learner,
+        spread_out=spread_out,
+        optimizers=make_optimizers(learner, config.optimizer),
+        average=RunningAverage(learner, config.ema) if config.ema else None,
+        steps_per_epoch=per_epoch,
+        steps=config.steps or config.epochs * per_epoch,
+        operations=training_operations(config.model),
+        peak=peak_operations(arithmetic.device, arithmetic.dtype, config.threads),
+        origin=_origin(config, arithmetic, learned, tested),
+        identity=_identity(config, arithmetic, ranks, learned, tested),
+        quiet=not progress,
+    )
+    run.say(str(arithmetic))
+    if remark:
+        run.say(remark)
+    return run
+
+
+def save_model(run: Run, folder: Path, results: Mapping[str, Any]) -> None:
+    """Writes the model with the weights that it has now; all processes must ask."""
+    tensors = whole_tensors(run.model.state_dict(), run.ranks)
+    if not run.ranks.is_main:
+        return
+    with torch.device("meta"):
+        model = VisionTransformer(run.config.model)
+    model.load_state_dict(tensors, assign=True)
+    has_head = run.tested is not None
+    save(
+        model,
+        folder,
+        preprocess=run.config.preprocess,
+        class_names=run.images.images.class_names if has_head else (),
+        provenance=run.origin | dict(results),
+    )
+
+
+def _objective(config: TrainConfig) -> Objective:
+    if config.task == "masked-patches":
+        return LearnMaskedPatches(config.masked, config.model.patch_size, config.preprocess, config.seed)
+    return LearnClasses(config.loss, config.label_smoothing)
+
+
+def _check_together(config: TrainConfig, ranks: Ranks) -> None:
+    if config.optimizer.name == "muon" and config.parallel == "fsdp" and ranks.world > 1:
+        raise ConfigError("optimizer.name is muon, which needs whole matrices, but fsdp has shares; use parallel ddp")
+    if config.keep.tensorboard:
+        check_tensorboard()
+
+
+def _check_classes(config: TrainConfig, learned: LabelledImages, tested: LabelledImages) -> None:
+    classes = len(learned.class_names)
+    if classes != config.model.classes:
+        raise ConfigError(
+            f"model.classes is {config.model.classes}, but {config.data} has {classes} classes; "
+            f"set model.classes to {classes}"
+        )
+    if learned.class_names != tested.class_names:
+        raise ConfigError(
+            f"{config.data}: the training part's classes {', '.join(learned.class_names[:5])} ... are not "
+            f"the test part's {', '.join(tested.class_names[:5])} ...; give both parts the same folders"
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "vitreous": vitreous.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+def _origin(
+    config: TrainConfig, arithmetic: Arithmetic, learned: LabelledImages, tested: LabelledImages | None
+) -> dict[str, Any]:
+    """Where the weights come from; nothing in it changes from one run of the same config to the next."""
+    test_images = {} if tested is None else {"test_images": len(tested)}
+    return {
+        "data": {"name": learned.name, "train_images": len(learned)} | test_images,
+        "config": plain(config),
+        "precision": arithmetic.precision,
+        "versions": _versions(),
+    }
+
+
+def _identity(
+    config: TrainConfig, arithmetic: Arithmetic, ranks: Ranks, learned: LabelledImages, tested: LabelledImages | None
+) -> dict[str, Any]:
+    return {
+        "config": plain(config),
+        "data": {part.split: part.fingerprint for part in (learned, tested) if part is not None},
+        "class_names": list(learned.class_names),
+        "versions": _versions(),
+        "processor": arithmetic.processor,
+        "precision": arithmetic.precision,
+        "world": ranks.world,
+    }
