@@ -1,5 +1,6 @@
 # make demo    set up, train a ViT on handwritten digits, look inside it
 # make test    set up, run every test
+# make soak    kill and spoil training runs for an hour; SOAK="--kills 20000" for longer
 # make check   format, lint, types
 # make format  mend format and lint
 # make bench   benchmarks, results to benchmarks/results
@@ -10,7 +11,9 @@ LOG := .venv/install.log
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib >/dev/null 2>&1 || true   # with all cores, which pip does not
 
-.PHONY: demo test check format bench clean
+SOAK ?=
+
+.PHONY: demo test soak check format bench clean
 
 demo: .venv/.demo
 	@$(BIN)/vitreous train --preset digits --out demo/run
@@ -19,6 +22,9 @@ demo: .venv/.demo
 
 test: .venv/.test
 	@$(BIN)/python -m pytest -n 2 -q
+
+soak: .venv/.test
+	@$(BIN)/python tests/faults/soak.py $(SOAK)
 
 check: .venv/.test
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy --no-error-summary
@@ -31,6 +37,8 @@ bench: .venv/.test
 	@$(BIN)/python benchmarks/inspect_cost.py
 	@$(BIN)/python benchmarks/flow.py
 	@$(BIN)/python benchmarks/load_cost.py
+	@$(BIN)/python benchmarks/train_cost.py
+	@$(BIN)/python benchmarks/few_shot.py
 	@$(BIN)/python docs/make_cost.py
 
 clean:

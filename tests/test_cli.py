@@ -126,7 +126,7 @@ def test_inspect_sets_several_models_side_by_side(model, photos, tmp_path, capsy
 
 def test_inspect_shows_a_run_over_its_epochs(tmp_path, capsys) -> None:
     folder, out = tmp_path / "run", tmp_path / "t.html"
-    assert run("train", "--preset", "digits", "--out", folder, *TINY, "--keep-every", 1) == 0
+    assert run("train", "--preset", "digits", "--out", folder, *TINY, "--keep.models-every", 1) == 0
     assert run("inspect", folder / "checkpoints", "digits", "--most", 3, "--out", out, "--figures", tmp_path / "f") == 0
     printed = capsys.readouterr().out
     assert "epoch 0" in printed and "epoch 1" in printed
