@@ -34,8 +34,9 @@ CARD = """# {name}
 
     vitreous train --preset {name} --data cifar10/ --out run
 
-{hours} on {machine}. The weights are those after the last step; no others were tried on the test part. They were
-rounded to bfloat16 for this file, and the accuracies below are of the rounded ones.
+{hours} on {machine}.
+The weights are those after the last step; no others were chosen by the test part. They were rounded to bfloat16 for
+this file, and the accuracies below are of the rounded ones.
 
 ## Accuracy
 
@@ -55,18 +56,22 @@ loss {loss:.3f} nats.
   near copy in the training part (Barz & Denzler 2020): accuracy on new pictures is lower.
 - It is here to be looked into, not to be relied on.
 
-{opening}"""
+## Use
+
+    vitreous predict {name} photo.jpg
+    vitreous describe {name}
+"""
 
 ABOUT = {
     "cifar10-ti4": (
-        "A plain Vision Transformer as in the paper, with patches of 4 x 4 pixels, a class token and learned positions; the\n"
-        "size is that of ViT-Lite-6/4 (Hassani et al. 2021, arXiv 2104.05704).",
-        "It was trained on a CPU, in under two hours: plain ViTs of this size reach more with a longer training.",
+        "A plain Vision Transformer as in the paper, with patches of 4 x 4 pixels, a class token and learned\n"
+        "positions; the size is that of ViT-Lite-6/4 (Hassani et al. 2021, arXiv 2104.05704).",
+        "It was trained for {hours} on a CPU: plain ViTs of this size reach more with a longer training.",
     ),
     "cifar10-resnet": (
-        "A ResNet without attention, the twin of `cifar10-ti4`: about as many parameters, the same 8 x 8 map of features, the\n"
-        "same data and augmentation.",
-        "It was trained on a CPU, in under two hours: ResNets of this size reach more with a longer training.",
+        "A ResNet without attention, the twin of `cifar10-ti4`: about as many parameters, the same 8 x 8 map of\n"
+        "features, the same data and augmentation.",
+        "It was trained for {hours} on a CPU: ResNets of this size reach more with a longer training.",
     ),
 }
 
@@ -97,9 +102,10 @@ def main() -> None:
 def card(name: str, folder: Path, found: Evaluation, provenance: dict, seconds: float, machine: str) -> str:
     saved = (folder / "README.md").read_text(encoding="utf-8")
     front, _, rest = saved.partition("# Vision Transformer\n")
-    table, fence, opening = rest.partition("```python")
+    table, _, _ = rest.partition("```python")
     low, high = wilson(found.top1, found.images)
     what, honest = ABOUT[name]
+    hours = f"{seconds / 60:.0f} minutes"
     return front + CARD.format(
         name=name,
         what=what,
@@ -107,7 +113,7 @@ def card(name: str, folder: Path, found: Evaluation, provenance: dict, seconds: 
         images=provenance["data"]["train_images"],
         epochs=provenance["config"]["epochs"],
         seed=provenance["config"]["seed"],
-        hours=f"{seconds / 60:.0f} minutes",
+        hours=hours,
         machine=machine,
         top1=found.top1,
         low=low,
@@ -115,8 +121,7 @@ def card(name: str, folder: Path, found: Evaluation, provenance: dict, seconds: 
         top5=found.top5,
         loss=found.loss,
         classes="\n".join(rows(found)),
-        honest=honest,
-        opening="## Use\n\n" + (fence + opening).replace('"this-folder"', f'"{name}"'),
+        honest=honest.format(hours=hours),
     )
 
 

@@ -67,7 +67,7 @@ def bundled() -> str:
         )
         assert found is not None, name
         link = f"../src/vitreous/bundled/{name}/README.md"
-        text += f"| `{name}` | {found[1]} ({found[3]} to {found[4]}) | [data, recipe, classes, limits]({link}) |\n"
+        text += f"| `{name}` | {found[1]} ({found[2]}) | [data, recipe, classes, limits]({link}) |\n"
     return text
 
 
@@ -78,7 +78,7 @@ def throughput() -> str:
         if not path.exists():
             continue
         found = json.loads(path.read_text("utf-8"))
-        rows = found if isinstance(found, list) else found["rows"] if "rows" in found else [found]
+        rows = found if isinstance(found, list) else found.get("rows", [found])
         text += f"\n## {title}\n\n`benchmarks/{name}.py`\n\n{table(rows)}"
     return text
 
@@ -86,7 +86,8 @@ def throughput() -> str:
 def ablations() -> str:
     text = ""
     for folder in sorted(ABLATIONS.glob("*")) if ABLATIONS.is_dir() else []:
-        text += f"\n{(folder / 'table.md').read_text('utf-8')}\n![{folder.name}](ablations/{folder.name}/{folder.name}.png)\n"
+        picture = f"![{folder.name}](ablations/{folder.name}/{folder.name}.png)"
+        text += f"\n{(folder / 'table.md').read_text('utf-8')}\n{picture}\n"
     return f"\n## Ablations\n{text}" if text else ""
 
 

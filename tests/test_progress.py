@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +40,19 @@ def test_an_earlier_runs_part_is_on_the_bar_but_not_in_the_speed(capsys: pytest.
     drawn = capsys.readouterr().err
     assert "1000/1000" in drawn
     assert 20 < float(drawn.split(" images/s")[-2].split()[-1]) < 210
+
+
+def test_the_work_goes_on_where_nobody_reads_standard_error(tmp_path: Path) -> None:
+    script = (
+        "import time\nfrom vitreous.progress import progress_bar, say\n"
+        "say('begins')\n"
+        "with progress_bar('work', 2) as advance:\n    advance(1, ''); time.sleep(0.6); advance(1, '')\n"
+        "say('done')\nopen('done', 'w').close()\n"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    for end in (writing, "/dev/full"):
+        with open(end, "wb") as gone:  # noqa: PTH123 (a descriptor, too)
+            ended = subprocess.run([sys.executable, "-c", script], stderr=gone, cwd=tmp_path)
+        assert ended.returncode == 0 and (tmp_path / "done").exists()
+        (tmp_path / "done").unlink()

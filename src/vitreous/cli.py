@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any, Union
 
 import tyro
@@ -44,22 +45,23 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with stopped_by_signals():
             _parse(given).run()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed before we started
+            sys.stdout.flush()
     except VitreousError as error:
         if debug:
             raise
-        print(f"vitreous: {_on_few_lines(error)}", file=sys.stderr)
+        _complain(_on_few_lines(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun started speaks for all
-            print(f"vitreous: {str(stop) or 'interrupted'}", file=sys.stderr)
+            _complain(str(stop) or "interrupted")
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         _drop_output()
     except OSError as error:
         full = error.errno == errno.ENOSPC
         place = "standard output" if full else error.filename
-        print(f"vitreous: {_on_few_lines(f'{place}: {error.strerror}')}", file=sys.stderr)
+        _complain(_on_few_lines(f"{place}: {error.strerror}"))
         if full:
             _drop_output()
         sys.exit(4 if full else 3)
@@ -87,6 +89,11 @@ def _settings_together(arguments: list[str]) -> list[str]:
     if "--set" not in others:
         return arguments
     return [*(argument for argument in others if argument != "--set"), "--set", *settings]
+
+
+def _complain(message: str) -> None:
+    with suppress(OSError):  # where nobody can hear it the exit code says enough
+        print(f"vitreous: {message}", file=sys.stderr)
 
 
 def _drop_output() -> None:

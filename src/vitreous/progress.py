@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,7 +38,7 @@ def progress_bar(
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False, table_column=what_is_left),
     )
-    console = Console(stderr=True)
+    console = Console(file=cast(TextIO, _StandardError()))
     with Progress(*columns, console=console, disable=not shown, refresh_per_second=2, expand=True) as progress:
         task = progress.add_task(title, total=total, completed=done, note="", speed="")
 
@@ -46,3 +49,27 @@ def progress_bar(
                 progress.update(task, speed=f"{speed:,.{0 if speed >= 10 else 1}f} {unit}/s")
 
         yield advance
+
+
+def say(line: str) -> None:
+    """One line on standard error; where that is gone, none."""
+    print(line, file=cast(TextIO, _StandardError()))
+
+
+class _StandardError:
+    """Standard error, which may go away or be full while the work goes on: what cannot be written is dropped."""
+
+    def __init__(self) -> None:
+        self._file = sys.stderr or io.StringIO()
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

@@ -145,3 +145,9 @@ def test_torch_is_not_loaded() -> None:
     script = "import sys, vitreous.checkpoints.words; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
+
+
+def test_a_run_that_is_not_finished_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("epochs: 3")
+    with pytest.raises(InputError, match="a training run that is not finished; give its command again"):
+        weights_in(tmp_path)

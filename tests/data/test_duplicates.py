@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vitreous.data.datasets import open_dataset
-from vitreous.data.duplicates import duplicates
+from vitreous.data.duplicates import duplicates, duplicates_are_quick
 from vitreous.data.images import Encoded
 from vitreous.data.labelled import LabelledImages
 
@@ -50,6 +50,15 @@ def test_files_of_other_sizes_are_not_read_and_unreadable_ones_are_left_out(tmp_
     found = duplicates(learned, replace(tested, content=content))
     assert found == (("class/c.png", "class/y.png"),)
     assert asked == [0, 1]
+
+
+def test_small_files_are_quick_and_what_must_be_decoded_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned, tested = photos(tmp_path)
+    assert duplicates_are_quick(learned, tested)
+    assert not duplicates_are_quick(learned, replace(tested, content=None))
+    assert not duplicates_are_quick(replace(learned, sizes=()), tested)
+    monkeypatch.setattr("vitreous.data.duplicates.QUICK", sum(learned.sizes) + sum(tested.sizes) - 1)
+    assert not duplicates_are_quick(learned, tested)
 
 
 def test_the_parts_of_the_digits_share_what_pixels_say() -> None:

@@ -128,6 +128,15 @@ def test_an_endless_name_is_refused_before_it_is_read(tmp_path: Path) -> None:
         members(path)
 
 
+def test_a_size_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "hostile.tar"
+    record = b"11 size=\xff\xfe\n"
+    head = entry("note", tarfile.XHDTYPE, size=len(record)).tobuf(tarfile.USTAR_FORMAT)
+    path.write_bytes(head + record.ljust(BLOCK, b"\0") + entry("a.jpg").tobuf(tarfile.USTAR_FORMAT) + bytes(2 * BLOCK))
+    with pytest.raises(InputError, match="damaged"):
+        members(path)
+
+
 def test_any_damage_is_read_or_named(tmp_path: Path) -> None:
     whole = written(tmp_path / "whole.tar", NAMES).read_bytes()
     chance = random.Random(0)

@@ -55,3 +55,16 @@ def test_nothing_to_draw_and_numbers_that_are_none_are_refused():
             draw_curves(runs)
     with pytest.raises(NumericError, match="nan"):
         draw_curves({"broken": [{"step": 1, "train_loss_nats": float("nan")}]})
+
+
+def test_a_run_of_one_line_has_a_mark_in_each_panel() -> None:
+    line = {
+        "step": 7,
+        "epoch": 1,
+        "train_loss_nats": 1.0,
+        "test_loss_nats": 0.9,
+        "test_top1": 0.5,
+        "learning_rate": 0.1,
+    }
+    for axes in draw_curves({"short": [line]}).axes:
+        assert all(drawn.get_marker() == "o" for drawn in axes.get_lines() if len(drawn.get_xdata()))

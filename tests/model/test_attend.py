@@ -81,7 +81,9 @@ def test_only_training_with_few_tokens_in_bfloat16_is_written_out(monkeypatch: p
         attend(*inputs(torch.bfloat16)[:3])  # no training
     attend(*(tensor.detach() for tensor in inputs(torch.bfloat16)[:3]))  # frozen
     attend(*inputs(torch.bfloat16, shape=(1, 1, FEW_TOKENS + 1, 8))[:3])  # many tokens
-    assert len(seen) == 4
+    with torch.autocast("cpu", torch.float16):
+        assert attend(*inputs()[:3]).dtype == torch.float16
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize("tokens", [FEW_TOKENS, FEW_TOKENS + 1])

@@ -47,8 +47,8 @@ _PACKAGES = {"timm": "timm", "hf": "transformers"}
 _RANDOM = "@random"
 _LONGEST = 300  # characters of a name that is shown
 _KINDS = (
-    f"a model is a weights file, a folder with one, {', '.join(bundled_names())}, timm:NAME, hf:ORG/NAME, hf:FOLDER, "
-    "torchvision:NAME or package.module:function"
+    "a model is a weights file, a folder with one, cifar10-ti4, timm:NAME, hf:ORG/NAME, hf:FOLDER, torchvision:NAME or "
+    "package.module:function"
 )
 
 

@@ -33,6 +33,9 @@ WHOLE_INDEX = f"model{INDEX}"
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", INDEX)
 """Ends of weights files' names, the safest containers first."""
 
+RUN = "config.yaml"
+"""Settings of a training run, in its folder."""
+
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
 EPOCH = "epoch-{:04d}"
@@ -117,6 +120,10 @@ def weights_in(folder: Path) -> Path:
         raise InputError(
             f"{folder} has its weights in several pickles, as {pickled.name} says; only safetensors files are put "
             "together: save it again with safe_serialization=True"
+        )
+    if (folder / RUN).is_file():
+        raise InputError(
+            f"{folder} is a training run that is not finished; give its command again, and it goes on"
         )
     files = _weights_files(folder)
     whole = [file for file in files if file.name.endswith(INDEX)] or files  # of a list and its parts, the list

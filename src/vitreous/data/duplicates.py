@@ -10,6 +10,9 @@ from vitreous.data.labelled import LabelledImages
 from vitreous.errors import InputError
 from vitreous.progress import progress_bar
 
+QUICK = 2**28
+"""Bytes of both parts that are read and hashed in about a second."""
+
 
 def duplicates(
     learned: LabelledImages, tested: LabelledImages, *, progress: bool = False
@@ -42,6 +45,13 @@ def duplicates(
                 found.append((learned.image_names[first[digest]], tested.image_names[index]))
             advance(1, "")
     return tuple(found)
+
+
+def duplicates_are_quick(learned: LabelledImages, tested: LabelledImages) -> bool:
+    """Whether `duplicates` takes a second or two: small files, which need not be decoded."""
+    if learned.content is None or tested.content is None or not (learned.sizes and tested.sizes):
+        return False
+    return sum(learned.sizes) + sum(tested.sizes) <= QUICK
 
 
 def _worth_reading(images: LabelledImages, sizes: set[int] | None) -> list[int]:

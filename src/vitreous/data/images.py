@@ -133,13 +133,17 @@ def find_images(paths: Iterable[str | Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def images_inside(folder: Path) -> list[Path]:
+def images_inside(folder: Path, *, left_out: Iterable[Path] = ()) -> list[Path]:
     """Every image file of one folder, as `find_images` has them; none where there are none.
+
+    Args:
+        folder: is listed with all inside it.
+        left_out: folders that are not entered, also where a link inside leads to them.
 
     Raises:
         InputError: if a folder cannot be read.
     """
-    return list(_walk(folder, set()))
+    return list(_walk(folder, {place for other in left_out if (place := _identity(other)) is not None}))
 
 
 def shown(path: str | Path) -> str:
@@ -286,6 +290,14 @@ def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
             yield from _walk(folder / entry.name, entered)
         elif Path(entry.name).suffix.lower() in SUFFIXES and _is_so(entry.is_file):
             yield folder / entry.name
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:  # gone, or not for us
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_so(ask: Callable[[], bool]) -> bool:

@@ -19,6 +19,7 @@ BLOCK = 512
 NOTE_LIMIT = 2**20
 """Bytes that a long name or a note on the next file may have."""
 
+_DIGITS = 8  # of a note's length, at most, the blank after them counted
 _REGULAR = (b"0", b"\0", b"7")
 """Kinds of entries that are files; links, folders, pipes, devices and files with holes are left out."""
 
@@ -63,7 +64,7 @@ def tar_members(file: IO[bytes], path: Path) -> Iterator[Member]:
         _check_sum(header, path, place)
         kind, size = header[156:157], _number(header[124:136], path, place)
         if kind in _REGULAR and "size" in notes:
-            size = _number(notes["size"].encode(), path, place, base=10)
+            size = _number(os.fsencode(notes["size"]), path, place, base=10)
         start, following = place + BLOCK, place + BLOCK + -(-size // BLOCK) * BLOCK
         if start + size > end:
             raise _cut(path, end)
@@ -94,14 +95,15 @@ def _notes(kind: bytes, content: bytes) -> dict[str, str]:
     if kind != b"x":  # of links, or of all files, where nothing is that matters here
         return {}
     found: dict[str, str] = {}
-    while content:
-        length, _, _ = content.partition(b" ")
-        taken = int(length) if length.isdigit() and len(length) < 8 else 0
-        key, is_record, value = content[len(length) + 1 : taken].rstrip(b"\n").partition(b"=")
+    place = 0
+    while place < len(content):
+        length = content[place : place + _DIGITS].partition(b" ")[0]
+        taken = int(length) if length.isdigit() and len(length) < _DIGITS else 0
+        key, is_record, value = content[place + len(length) + 1 : place + taken].rstrip(b"\n").partition(b"=")
         if not is_record:
             break
         found[os.fsdecode(key)] = os.fsdecode(value)
-        content = content[taken:]
+        place += taken
     return found
 
 

@@ -84,7 +84,7 @@ class TrainingBatch:
         targets: (images,) int64 labels; where the augmentation mixes or cuts, in every batch of the run,
             (images, classes) float32, rows of which sum to 1, smoothed.
         unread: (index, cause) of each image that was left out.
-        epoch: from 0.
+        epoch: from 0, or what stands for it.
     """
 
     step: int
@@ -105,11 +105,13 @@ class TrainingImages:
         images: what to learn from; where random parts are cut out of small pictures, `read` has these in memory.
         pixels: (images, 3, image_height, image_width), uint8 or float32 in [0, 1]; None reads `images` each time.
         causes: why some of `pixels` could not be read, by index.
+        is_in_memory: whether no picture is decoded again.
     """
 
     images: LabelledImages
     pixels: Tensor | None = None
     causes: Causes = field(default_factory=dict)
+    is_in_memory: bool = False
 
 
 def training_images(images: LabelledImages, plan: BatchPlan, *, progress: bool = False) -> TrainingImages:
@@ -121,9 +123,10 @@ def training_images(images: LabelledImages, plan: BatchPlan, *, progress: bool =
         progress: whether to draw a bar.
     """
     if plan.augmentation.crop == "resized":
-        return TrainingImages(keep_pictures(images, workers=plan.workers, progress=progress))
+        pictures = keep_pictures(images, workers=plan.workers, progress=progress)
+        return TrainingImages(pictures, is_in_memory=pictures is not images)
     kept = keep_pixels(images, plan.preprocess, workers=plan.workers, progress=progress)
-    return TrainingImages(images) if kept is None else TrainingImages(images, *kept)
+    return TrainingImages(images) if kept is None else TrainingImages(images, *kept, is_in_memory=True)
 
 
 def steps_of_epoch(images: int, batch_size: int) -> int:
@@ -153,7 +156,7 @@ def training_batches(
     Args:
         images: what `training_images` made ready.
         plan: how they become batches.
-        epoch: to begin with, from 0.
+        epoch: to begin with, from 0, or another number for it in the keys of the order and of all that is drawn.
         first_step: of that epoch, to begin with; none before it is made.
         steps: at which to end, counted from the first of that epoch, that one left out; None for all.
         epochs: at most so many.

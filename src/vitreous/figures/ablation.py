@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +14,7 @@ from vitreous.errors import ShapeError
 from vitreous.figures import canvas
 
 _APART = 0.5  # of the step from one name to the next, for all series together
+_RUNS_APART = 0.08  # likewise of the runs from their mean
 _WIDTH_OF_NAME = 1.25  # inches
 _LETTERS = 22  # of a name, before its middle is left out
 
@@ -26,7 +27,6 @@ class Mean(NamedTuple):
     values: Sequence[float]
 
 
-Move = Callable[[float, float], float]
 Series = Mapping[str, Mapping[str, Mean]]
 """For each series of marks, what stands at which name; names that a series has not are left empty."""
 
@@ -51,7 +51,8 @@ def draw_ablation_by_name(
     sheet = axes or canvas.blank(max(canvas.WIDTH, 0.9 + _WIDTH_OF_NAME * len(names)), 3.6).add_subplot()
     for index, (words, marks) in enumerate(series.items()):
         places = [names.index(name) + _APART * _beside(series, name, words) for name in marks]
-        _draw_marks(sheet, places, list(marks.values()), index, words if len(series) > 1 else "", np.add, 0.08)
+        runs_at = [place + _RUNS_APART for place in places]
+        _draw_marks(sheet, list(marks.values()), places, runs_at, _style(index, words))
     lines = [[canvas.shorten(part, _LETTERS) for part in name.split(", ")] for name in names]
     sheet.set_xticks(range(len(names)), [",\n".join(parts) for parts in lines])
     sheet.set_xlim(-0.6, len(names) - 0.4)
@@ -82,10 +83,10 @@ def draw_ablation_by_rate(
         beside = span ** (0.045 * (index - (len(series) - 1) / 2))  # so that no bar hides another
         ordered = sorted(marks, key=_number)
         places = [_number(name) * beside for name in ordered]
-        means = [marks[name].mean for name in ordered]
-        sheet.plot(places, means, color=_colour(index), linewidth=1.3, alpha=0.6, zorder=2)
-        found = [marks[name] for name in ordered]
-        _draw_marks(sheet, places, found, index, words if len(series) > 1 else "", np.multiply, span**0.024)
+        runs_at = [place * span**0.024 for place in places]
+        found, style = [marks[name] for name in ordered], _style(index, words)
+        sheet.plot(places, [one.mean for one in found], color=style["color"], linewidth=1.3, alpha=0.6, zorder=2)
+        _draw_marks(sheet, found, places, runs_at, style)
     sheet.xaxis.set_major_locator(FixedLocator([_number(name) for name in names]))
     sheet.xaxis.set_major_formatter(FixedFormatter(names))
     sheet.xaxis.set_minor_locator(NullLocator())
@@ -99,20 +100,17 @@ def _beside(series: Series, name: str, words: str) -> float:
 
 
 def _draw_marks(
-    axes: Axes, places: Sequence[float], marks: Sequence[Mean], index: int, words: str, move: Move, apart: float
+    axes: Axes, marks: Sequence[Mean], places: Sequence[float], runs_at: Sequence[float], style: Mapping[str, Any]
 ) -> None:
-    """Means with their bars; beside each bar, moved by `apart`, the runs."""
-    colour, marker = _colour(index), canvas.MARKERS[index % len(canvas.MARKERS)]
-    for place, one in zip(places, marks, strict=True):
+    """Means with their bars at their places; the runs beside them."""
+    colour = style["color"]
+    for one, place, beside in zip(marks, places, runs_at, strict=True):
         if len(one.values) > 1:
-            runs = [move(place, apart)] * len(one.values)
+            runs = [beside] * len(one.values)
             axes.scatter(runs, one.values, s=11, color=colour, alpha=0.7, linewidths=0, zorder=3)
         if one.half_width is not None:
             axes.errorbar(place, one.mean, one.half_width, color=colour, linewidth=1.2, capsize=3.5, zorder=3)
-    means = [one.mean for one in marks]
-    axes.scatter(
-        places, means, s=44, marker=marker, color=colour, edgecolors="white", linewidths=0.8, label=words, zorder=4
-    )
+    axes.scatter(places, [one.mean for one in marks], s=44, edgecolors="white", linewidths=0.8, zorder=4, **style)
 
 
 def _finish(axes: Axes, series: Series, x: str, y: str) -> Figure:
@@ -167,5 +165,7 @@ def _number(name: str) -> float:
     return number
 
 
-def _colour(index: int) -> str:
-    return canvas.SERIES[index % len(canvas.SERIES)]
+def _style(index: int, name: str) -> dict[str, Any]:
+    """Of a series' means."""
+    markers, colours = canvas.MARKERS, canvas.SERIES
+    return {"marker": markers[index % len(markers)], "color": colours[index % len(colours)], "label": name}

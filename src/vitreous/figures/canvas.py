@@ -203,8 +203,11 @@ def shorten(text: str, letters: int) -> str:
 def readable(text: str) -> str:
     """`text` without control characters, and with a box for what no font at hand can draw."""
     fonts = [get_font(_font_file(family)) for family in families()]
-    seen = (" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in text)
+    seen = (" " if unicodedata.category(letter) in _UNSEEN else letter for letter in text)
     return "".join(letter if any(font.get_char_index(ord(letter)) for font in fonts) else "□" for letter in seen)
+
+
+_UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")  # control, format, blanks; a stray byte of a name gets a box
 
 
 @cache

@@ -70,7 +70,7 @@ def _draw_loss(axes: Axes, lines: Lines, colour: str, name: str) -> None:
 
 def _draw_accuracy(axes: Axes, lines: Lines, colour: str, name: str) -> None:
     _draw(axes, lines, "test_top1", _tested(lines, colour) | {"label": name})
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     canvas.label(axes, "", "test accuracy, top-1")
 
 
@@ -86,6 +86,8 @@ def _tested(lines: Lines, colour: str) -> dict[str, Any]:
 
 def _draw(axes: Axes, lines: Lines, kind: str, style: Mapping[str, Any]) -> None:
     there = sorted((line for line in lines if kind in line), key=lambda line: line["step"])
+    if len(there) == 1:  # a line has no length there
+        style = {**style, "marker": "o", "markersize": 3.5}
     if there:
         axes.plot(_column(there, "step"), _column(there, kind), **style)
 

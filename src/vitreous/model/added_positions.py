@@ -25,7 +25,7 @@ def position_tables(config: ViTConfig) -> dict[str, nn.Parameter]:
     `pos_embed` (1, tokens, width) for `learned`; for `learned-2d` `pos_embed_rows` (1, rows, width / 2) and
     `pos_embed_columns` (1, columns, width / 2); nothing for other positions.
     """
-    if config.positions == "learned" and config.tokens:
+    if config.positions == "learned":
         return {ONE_TABLE: nn.Parameter(torch.empty(1, config.tokens, config.width))}
     if config.positions == "learned-2d":
         return {

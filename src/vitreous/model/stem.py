@@ -77,8 +77,8 @@ class ResNetStem(nn.Module):
         constants: StemConstants = "google",
     ) -> None:
         super().__init__()
-        small = CONSTANTS[constants]
-        first = Root(width, channels, small, root)
+        chosen = CONSTANTS[constants]
+        first = Root(width, channels, root, chosen)
         if blocks:
             self.stem = first
         else:  # timm's names for a root alone
@@ -86,7 +86,7 @@ class ResNetStem(nn.Module):
         self.stages = nn.ModuleList()
         inputs = width
         for stage, units in enumerate(blocks):
-            self.stages.append(Stage(inputs, width * 2**stage, units, 2 if stage else 1, small))
+            self.stages.append(Stage(inputs, width * 2**stage, units, 2 if stage else 1, chosen))
             inputs = width * 2**stage * _EXPANSION
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,13 +100,13 @@ class ResNetStem(nn.Module):
 
 
 class Root(nn.Module):
-    """What comes before the stages: the image at a quarter of its size, or, if small, at its own."""
+    """What comes before the stages: the image at a quarter of its size; at its own by the small root."""
 
-    def __init__(self, width: int, channels: int, small: Constants, root: StemRoot = "imagenet") -> None:
+    def __init__(self, width: int, channels: int, root: StemRoot, constants: Constants) -> None:
         super().__init__()
         side, stride = (7, 2) if root == "imagenet" else (3, 1)
-        self.conv = StandardisedConv(channels, width, side, stride, small)
-        self.norm = _norm(width, small)
+        self.conv = StandardisedConv(channels, width, side, stride, constants)
+        self.norm = _norm(width, constants)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, image_height, image_width) -> (batch, width, rows, columns)."""
@@ -116,11 +116,11 @@ class Root(nn.Module):
 class Stage(nn.Module):
     """Units of one width; the first may halve the map."""
 
-    def __init__(self, inputs: int, middle: int, units: int, stride: int, small: Constants) -> None:
+    def __init__(self, inputs: int, middle: int, units: int, stride: int, constants: Constants) -> None:
         super().__init__()
         outputs = middle * _EXPANSION
-        first = Unit(inputs, middle, stride, small)
-        self.blocks = nn.Sequential(first, *(Unit(outputs, middle, 1, small) for _ in range(units - 1)))
+        first = Unit(inputs, middle, stride, constants)
+        self.blocks = nn.Sequential(first, *(Unit(outputs, middle, 1, constants) for _ in range(units - 1)))
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride)."""
@@ -130,17 +130,17 @@ class Stage(nn.Module):
 class Unit(nn.Module):
     """A bottleneck: fewer channels, a 3x3 convolution among these, four times as many channels, added to the input."""
 
-    def __init__(self, inputs: int, middle: int, stride: int, small: Constants = GOOGLE) -> None:
+    def __init__(self, inputs: int, middle: int, stride: int, constants: Constants = GOOGLE) -> None:
         super().__init__()
         outputs = middle * _EXPANSION
         fits = inputs == outputs and stride == 1
-        self.downsample = nn.Identity() if fits else Projection(inputs, outputs, stride, small)
-        self.conv1 = StandardisedConv(inputs, middle, 1, 1, small)
-        self.norm1 = _norm(middle, small)
-        self.conv2 = StandardisedConv(middle, middle, 3, stride, small)
-        self.norm2 = _norm(middle, small)
-        self.conv3 = StandardisedConv(middle, outputs, 1, 1, small)
-        self.norm3 = _norm(outputs, small)
+        self.downsample = nn.Identity() if fits else Projection(inputs, outputs, stride, constants)
+        self.conv1 = StandardisedConv(inputs, middle, 1, 1, constants)
+        self.norm1 = _norm(middle, constants)
+        self.conv2 = StandardisedConv(middle, middle, 3, stride, constants)
+        self.norm2 = _norm(middle, constants)
+        self.conv3 = StandardisedConv(middle, outputs, 1, 1, constants)
+        self.norm3 = _norm(outputs, constants)
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride)."""
@@ -153,10 +153,10 @@ class Unit(nn.Module):
 class Projection(nn.Module):
     """Brings a unit's input to the shape of its output."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, small: Constants) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, constants: Constants) -> None:
         super().__init__()
-        self.conv = StandardisedConv(inputs, outputs, 1, stride, small)
-        self.norm = _norm(outputs, small)
+        self.conv = StandardisedConv(inputs, outputs, 1, stride, constants)
+        self.norm = _norm(outputs, constants)
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride)."""
@@ -169,18 +169,18 @@ class StandardisedConv(nn.Conv2d):
     Source: weight standardisation, Qiao et al. 2019, arXiv 1903.10520, equation 8.
     """
 
-    def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1, small: Constants = GOOGLE) -> None:
+    def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1, constants: Constants = GOOGLE) -> None:
         super().__init__(inputs, outputs, side, stride=stride, bias=False)
-        self.small = small
+        self.constants = constants
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) -> (batch, outputs, rows / stride, columns / stride), rounded up."""
         kernels = self.weight.flatten(1).to(torch.promote_types(self.weight.dtype, torch.float32))  # rounded once
         centred = kernels - kernels.mean(dim=1, keepdim=True)  # (outputs, inputs * side * side)
         deviation = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / math.sqrt(kernels.shape[1])
-        if self.small.variance:  # a root of 0 would have no slope
-            deviation = torch.sqrt(deviation * deviation + self.small.variance)
-        weight = (centred / (deviation + self.small.deviation)).to(self.weight.dtype).view_as(self.weight)
+        if self.constants.variance:  # a root of 0 would have no slope
+            deviation = torch.sqrt(deviation * deviation + self.constants.variance)
+        weight = (centred / (deviation + self.constants.deviation)).to(self.weight.dtype).view_as(self.weight)
         return F.conv2d(_pad(features, self.kernel_size[0], self.stride[0]), weight, stride=self.stride)
 
 
@@ -191,8 +191,8 @@ def _root(images: Tensor, conv: StandardisedConv, norm: nn.Module) -> Tensor:
     return F.max_pool2d(_pad(features, 3, 2), 3, stride=2)  # nothing is below the zeros of the border after a ReLU
 
 
-def _norm(channels: int, small: Constants) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels, eps=small.group)
+def _norm(channels: int, constants: Constants) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels, eps=constants.group)
 
 
 def _pad(features: Tensor, side: int, stride: int) -> Tensor:

@@ -96,17 +96,20 @@ class VisionTransformer(nn.Module):
         return self.classify(self.read_out(self.forward_features(images)))
 
     def forward_features(self, images: Tensor, change_patches: Change | None = None) -> Tensor:
-        """Tokens after the last block, (batch, tokens, width); normalised, unless pooling comes first."""
+        """Tokens after the last block, (batch, tokens, width); normalised, unless pooling comes first.
+
+        For `change_patches` see `tokens`.
+        """
         sequence = self.norm_pre(self.tokens(images, change_patches))
         place = self._place(self.layout(*images.shape[-2:]), images.device)
         for layer, block in enumerate(self.blocks):
-            sequence = block(self._at_layer(layer, sequence, place.layout), place)
+            sequence = block(self._with_positions(sequence, layer, place.layout), place)
         return self.norm(sequence)
 
     def tokens(self, images: Tensor, change_patches: Change | None = None) -> Tensor:
         """What the first block sees, (batch, tokens, width): class token, registers, patches. Equation 1.
 
-        Embedded patches go through `change_patches` before their positions are added, (batch, patches, width).
+        Embedded patches, (batch, patches, width), go through `change_patches` before their positions are added.
         """
         self._check(images)
         layout = self.layout(*images.shape[-2:])
@@ -190,12 +193,13 @@ class VisionTransformer(nn.Module):
                 self.register_parameter(name, table)
         self.layer_positions = nn.ModuleList(LayerPositions(config) for _ in range(config.layer_tables))
 
-    def _at_layer(self, layer: int, sequence: Tensor, layout: TokenLayout) -> Tensor:
-        """The tokens, (batch, tokens, width), that a layer starts with, where positions are added before it."""
-        if not self.config.layer_tables:
+    def _with_positions(self, sequence: Tensor, layer: int, layout: TokenLayout) -> Tensor:
+        """What a layer starts with, (batch, tokens, width): the tokens, and positions where these come before it."""
+        if not self.layer_positions:
             return sequence
-        added: Tensor = self.layer_positions[min(layer, self.config.layer_tables - 1)](sequence, layout)
-        return added
+        of_layer = self.layer_positions[0 if self.config.positions_at == "layers-shared" else layer]
+        positioned: Tensor = of_layer(sequence, layout)
+        return positioned
 
     def _place(self, layout: TokenLayout, device: torch.device) -> Place:
         """Where the tokens lie, for blocks whose attention asks."""

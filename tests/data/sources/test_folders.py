@@ -22,7 +22,7 @@ def test_an_empty_class_is_kept_where_it_is_allowed(tmp_path: Path) -> None:
     photo(tmp_path / "cat" / "a.png")
     photo(tmp_path / "emu" / "b.png")
     (tmp_path / "dog" / ".hidden").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"dog: no image in this folder, but it names a class; remove it, or allow"):
+    with pytest.raises(InputError, match=r"dog: no image in this folder, but it names a class; remove it, or pass --allow-empty"):
         open_dataset(tmp_path)
     images = open_dataset(tmp_path, allow_empty=True)
     assert (images.class_names, images.labels) == (("cat", "dog", "emu"), (0, 2))
@@ -83,3 +83,12 @@ def test_any_name_is_a_class_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"new\\nline\.png: not a readable") as caught:
         images.read(images.labels.index(broken))
     assert "\n" not in str(caught.value)
+
+
+def test_a_link_to_another_class_gives_none_of_its_images(tmp_path: Path) -> None:
+    photo(tmp_path / "cat" / "a.png")
+    photo(tmp_path / "dog" / "b.png")
+    (tmp_path / "cat" / "up").symlink_to(tmp_path)
+    (tmp_path / "cat" / "other").symlink_to(tmp_path / "dog")
+    found = open_dataset(tmp_path)
+    assert (found.image_names, found.labels) == (("cat/a.png", "dog/b.png"), (0, 1))

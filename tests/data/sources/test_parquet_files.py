@@ -12,6 +12,7 @@ from PIL import Image
 
 from vitreous.data.datasets import open_dataset
 from vitreous.data.gather import gather_pictures
+from vitreous.data.sources.parquet_files import noted_names, numbered
 from vitreous.errors import InputError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -150,6 +151,22 @@ def test_labels_may_be_words(tmp_path: Path) -> None:
 def test_a_label_that_is_no_class_is_named(tmp_path: Path, labels: list[Any], cause: str) -> None:
     with pytest.raises(InputError, match=cause):
         open_dataset(written(tmp_path / "a.parquet", range(3), labels=labels))
+
+
+def test_an_empty_word_is_a_label_that_is_no_class(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="label '' is not among the 2 class names"):
+        numbered(["cat", ""], ("cat", "dog"), tmp_path)
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two classes are called 'cat'"):
+        numbered([0, 1, 2], ("cat", "dog", "cat"), tmp_path)
+
+
+@pytest.mark.parametrize("names", ['"abc"', "[" * 100_000 + "]" * 100_000, "7", "null"])
+def test_a_note_without_a_list_of_names_is_no_note(names: str) -> None:
+    told = '{"info": {"features": {"label": {"names": ' + names + "}}}}"
+    assert noted_names({b"huggingface": told.encode()}, "label") is None
 
 
 def test_other_columns_are_listed(tmp_path: Path) -> None:

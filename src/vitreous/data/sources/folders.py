@@ -28,10 +28,10 @@ def class_folders(folder: Path, name: str, split: Split, *, allow_empty: bool = 
     files: list[Path] = []
     labels: list[int] = []
     for label, entry in enumerate(classes):
-        inside = images_inside(entry)
+        inside = images_inside(entry, left_out=[folder, *(other for other in classes if other != entry)])
         if not inside and not allow_empty:
             raise InputError(
-                f"{shown(entry)}: no image in this folder, but it names a class; remove it, or allow empty classes"
+                f"{shown(entry)}: no image in this folder, but it names a class; remove it, or pass --allow-empty"
             )
         files.extend(inside)
         labels.extend([label] * len(inside))

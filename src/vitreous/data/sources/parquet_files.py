@@ -43,7 +43,7 @@ def parquet_images(files: Sequence[Path], name: str, split: Split) -> LabelledIm
             opened = parquet.ParquetFile(file)
             columns = _columns(file, opened.schema_arrow)
             labels.extend(opened.read([columns[1]]).column(columns[1]).to_pylist())
-        except (pyarrow.ArrowException, OSError, LookupError, AttributeError) as error:
+        except (pyarrow.ArrowException, OSError, LookupError, AttributeError, ValueError, OverflowError) as error:
             cause = " ".join(str(error).split())
             raise InputError(f"{shown(file)}: cannot be read as labelled images ({cause})") from error
         groups = [opened.metadata.row_group(group) for group in range(opened.num_row_groups)]
@@ -72,9 +72,9 @@ def noted_names(metadata: dict[bytes, bytes], column: str) -> tuple[str, ...] | 
     """The class names in the note that Hugging Face `datasets` leaves in a file; None where there is none."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
-        return tuple(str(name) for name in names)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
+    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 def numbered(
@@ -88,13 +88,19 @@ def numbered(
         source: stands in messages.
 
     Raises:
-        InputError: if a label is no class.
+        InputError: if a label is no class, or two classes have one name.
     """
+    if names is not None and len(set(names)) < len(names):
+        twice = next(name for n, name in enumerate(names) if name in names[:n])
+        raise InputError(f"{shown(source)}: two classes are called {shown(twice[:60])!r}; give each a name of its own")
     if labels and all(isinstance(label, str) for label in labels):
         names = names or tuple(sorted(set(labels)))
         index = {name: n for n, name in enumerate(names)}
-        if unknown := next((label for label in labels if label not in index), None):
-            raise InputError(f"{shown(source)}: label {shown(unknown)!r} is not among the {len(names)} class names")
+        unknown = [label for label in labels if label not in index]
+        if unknown:
+            raise InputError(
+                f"{shown(source)}: label {shown(unknown[0][:60])!r} is not among the {len(names)} class names"
+            )
         return names, tuple(index[label] for label in labels)
     if names is None:
         largest = max((label for label in labels if _is_number(label)), default=0)
@@ -105,7 +111,7 @@ def numbered(
     if wrong:
         raise InputError(
             f"{shown(source)}: a label is no class; expected whole numbers from 0 to {len(names) - 1}, "
-            f"{shown(repr(wrong[0]))} came ({len(wrong):,} of {len(labels):,} labels)"
+            f"{shown(repr(wrong[0])[:60])} came ({len(wrong):,} of {len(labels):,} labels)"
         )
     return names, tuple(labels)
 

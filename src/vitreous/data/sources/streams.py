@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 from vitreous.data.images import Encoded, decode_image, shown
-from vitreous.data.labelled import LabelledImages, Split
+from vitreous.data.labelled import LabelledImages, Split, hash_list
 from vitreous.data.order import epoch_order
 from vitreous.data.sources.hugging_face import columns_of, content_of, part_named, parts_and_config, reading
 from vitreous.data.sources.parquet_files import numbered
@@ -69,6 +69,12 @@ class LabelledStream:
     shards: int
     window: int
     read: Callable[[int, int], Iterator[tuple[Encoded, Any]]]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what is known before it is read, so that another one tells that the stream changed."""
+        known = (self.split, *self.class_names, self.shards, self.window)
+        return hash_list(known).hex()
 
     def windows(self, *, seed: int, epoch: int, start: Place = Place()) -> Iterator[Window]:  # noqa: B008 - a constant
         """All of an epoch's windows from a place on, each read when it is asked for.
