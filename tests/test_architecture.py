@@ -17,6 +17,7 @@ SOURCE = Path(vitreous.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "interrupts": set(),
+    "leaving": set(),
     "checking": {"errors"},
     "tokens": {"errors"},
     "atomic": {"errors"},
@@ -24,11 +25,13 @@ MAY_IMPORT = {
     "model": {"errors", "tokens"},
     "data": {"errors", "checking", "tokens", "progress"},
     "checkpoints": {"errors", "tokens", "atomic", "progress", "model", "data"},
-    "training": {"errors", "interrupts", "checking", "tokens", "atomic", "progress", "model", "data", "checkpoints"},
+    "training": {"errors", "interrupts", "leaving", "checking", "tokens", "atomic", "progress"}
+    | {"model", "data", "checkpoints"},
     "capture": {"errors", "tokens", "model"},
     "measures": {"errors", "tokens", "capture"},
     "inspection": {"errors", "tokens", "atomic", "measures"},
-    "inspecting": {"errors", "tokens", "atomic", "progress", "model", "data", "capture", "measures", "inspection"},
+    "inspecting": {"errors", "leaving", "tokens", "atomic", "progress"}
+    | {"model", "data", "capture", "measures", "inspection"},
     "compared": {"errors", "tokens", "checkpoints", "measures", "inspection"},
     "figures": {"errors", "tokens", "atomic", "measures", "inspection", "compared"},
     "pages": {"errors", "tokens", "atomic", "measures", "inspection", "compared", "figures"},

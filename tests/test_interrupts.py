@@ -8,7 +8,7 @@ import time
 import pytest
 
 from vitreous import interrupts
-from vitreous.interrupts import Terminated, stop_when_ready, stopped_by_signals
+from vitreous.interrupts import Terminated, ended_by_signals, stop_when_ready, stopped_by_signals
 
 
 @pytest.mark.parametrize("number, kind", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
@@ -54,3 +54,22 @@ def test_in_another_thread_nothing_is_ever_asked() -> None:
     thread.start()
     thread.join()
     assert found == [False]
+
+
+def test_signals_end_at_once_what_waits_outside_of_python_and_are_handled_again_afterwards() -> None:
+    with stopped_by_signals():
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        with ended_by_signals():
+            assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == [signal.SIG_DFL] * 2
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+        with pytest.raises(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+
+def test_a_terminal_that_goes_away_stops_nothing() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with stop_when_ready() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.asked
+    assert signal.getsignal(signal.SIGHUP) == before

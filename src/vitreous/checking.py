@@ -16,7 +16,8 @@ def check_number(
     Raises:
         ConfigError: if not, or if it is no number; NaN is none.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value < below and value > above:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**300
+    if is_number and least <= value < below and value > above:
         return
     lower = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
     upper = f" and below {below:g}" if below < math.inf else " and finite"

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 AT_ONCE = 2.0
@@ -61,8 +61,9 @@ class Stop:
 def stop_when_ready() -> Iterator[Stop]:
     """Inside, the first SIGINT or SIGTERM interrupts nothing but is noted, so that a step can be finished and saved.
 
-    A second signal raises KeyboardInterrupt or Terminated at once, unless it comes within two seconds. Threads other
-    than the main one get no signals: there nothing is ever asked.
+    A second signal raises KeyboardInterrupt or Terminated at once, unless it comes within two seconds. SIGHUP is not
+    heard: the work goes on where the terminal went away. Threads other than the main one get no signals: there nothing
+    is ever asked.
 
     Yields:
         What to look at between two steps.
@@ -79,17 +80,31 @@ def stop_when_ready() -> Iterator[Stop]:
         elif not echo:
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
-    with _handled_by(note):
+    with _handled_by(note), _handled_by(signal.SIG_IGN, ("SIGHUP",)):
         yield stop
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM call this; in threads other than the main one nothing changes."""
+def ended_by_signals() -> Iterator[None]:
+    """Inside, SIGINT and SIGTERM end the process at once, as if it had never heard of them.
+
+    For work that waits outside of Python, where no handler is called, and that has nothing to save. Threads other than
+    the main one get no signals: there nothing changes.
+    """
+    with _handled_by(signal.SIG_DFL):
+        yield
+
+
+@contextmanager
+def _handled_by(
+    handler: Callable[[int, object], None] | signal.Handlers, names: Sequence[str] = ("SIGINT", "SIGTERM")
+) -> Iterator[None]:
+    """Inside, these signals, where the system has them, call this; outside of the main thread nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

@@ -145,6 +145,7 @@ def kill_again_and_again(
             if life.codes == [0] * world:
                 break
             assert due and (life.codes[due[0][0]] == -number or number != signal.SIGKILL), life
+            assert -signal.SIGABRT not in life.codes, life  # a rank that waited for another until the server's limit
             done.kills += 1
         done.runs += 1
         done.results.add(result_of(out))

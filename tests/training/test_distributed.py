@@ -14,7 +14,7 @@ from torch.distributed import TCPStore
 from vitreous.errors import CheckpointError, WorkerError
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.config import Optim
+from vitreous.training.config import MaskedPatches, Optim
 from vitreous.training.distributed import (
     Ranks,
     bare,
@@ -26,6 +26,7 @@ from vitreous.training.distributed import (
     whole,
     whole_tensors,
 )
+from vitreous.training.masked import MaskedPatchLearner
 from vitreous.training.optimizer import make_optimizers
 
 TINY = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=8, depth=2, heads=2, classes=3)
@@ -81,6 +82,18 @@ def test_a_process_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     with pytest.raises(WorkerError, match="rank 1 did not come within 1 seconds"), process_group():
         pass
+
+
+def test_shares_are_of_single_blocks_also_where_a_task_has_weights_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every process would hold the whole model in each pass."""
+    shared: list[nn.Module] = []
+    monkeypatch.setattr("torch.distributed.device_mesh.init_device_mesh", lambda *_: None)
+    monkeypatch.setattr("torch.distributed.fsdp.fully_shard", lambda module, mesh: shared.append(module))
+    model, _ = make(0, "adamw")
+    for learner in (model, MaskedPatchLearner(model, MaskedPatches())):
+        spread(learner, Ranks(0, 2), "fsdp", torch.device("cpu"))
+        assert shared == [*model.blocks, learner]
+        shared.clear()
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])

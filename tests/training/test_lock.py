@@ -64,6 +64,16 @@ def test_two_trainers_in_one_process_are_two(tmp_path: Path) -> None:
     assert not (tmp_path / LOCK).exists()
 
 
+def test_a_refused_thread_does_not_let_the_first_go(tmp_path: Path) -> None:
+    """POSIX drops a process's lock when any of its descriptors of the file is closed."""
+    trial = f"{HOLD.partition('with locked')[0]}\nwith locked_run(Path(sys.argv[1])):\n    pass\n"
+    with locked_run(tmp_path):
+        with pytest.raises(OutputError), locked_run(tmp_path):
+            pass
+        other = subprocess.run([sys.executable, "-c", trial, tmp_path], capture_output=True, text=True)
+    assert f"is being trained in by process {os.getpid()}" in other.stderr
+
+
 def test_a_killed_trainer_holds_nothing_nor_do_its_workers(tmp_path: Path) -> None:
     with held(tmp_path, "with a worker") as other:
         other.send_signal(signal.SIGKILL)

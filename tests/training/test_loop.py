@@ -277,6 +277,15 @@ def test_a_diverging_run_names_the_step_and_its_files_and_keeps_what_was_good(
     assert [path.name for path in (tmp_path / "run" / "states").iterdir()] == ["step-000000001.safetensors"]
 
 
+def test_a_run_that_diverges_in_an_epochs_last_step_says_so_when_it_is_tested(
+    tiny_run: TrainConfig, tmp_path: Path
+) -> None:
+    wild = Optim(name="sgd", learning_rate=1e30, warmup=0, clip=None)
+    with pytest.raises(NumericError, match=r"after step 1 the logits of the test part are NaN .*\n.*learning_rate"):
+        train(replace(tiny_run, optimizer=wild, batch_size=14), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "model").exists()
+
+
 @pytest.mark.parametrize("where", ["training_images", "save"])
 def test_an_interrupted_run_leaves_no_half_of_a_model(
     tiny_run: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
@@ -305,8 +314,9 @@ def test_missing_data_is_refused(tiny_run: TrainConfig, tmp_path: Path) -> None:
 
 
 def test_progress_goes_to_standard_error(
-    tiny_run: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_run: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # else the end of the line is cut off where tests have no terminal
     train(tiny_run, tmp_path / "run")
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -27,6 +27,7 @@ config = read_config(out / "run.yaml")
 for how in ("ddp", "fsdp"):
     result = train(replace(config, parallel=how), out / how, progress=False)
     (out / f"{how}-{result.steps}").touch()
+    train(replace(config, parallel=how, task="masked-patches", epochs=2), out / f"masked-{how}", progress=False)
 """
 
 
@@ -42,6 +43,7 @@ def test_two_processes_learn_what_one_does(tiny_run: TrainConfig, tmp_path: Path
         epochs=1,
     )
     train(config, tmp_path / "alone", progress=False)
+    train(replace(config, task="masked-patches", epochs=2), tmp_path / "masked-alone", progress=False)
     (tmp_path / "run.yaml").write_text(to_yaml(config))
     (tmp_path / "script.py").write_text(SCRIPT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -57,3 +59,6 @@ def test_two_processes_learn_what_one_does(tiny_run: TrainConfig, tmp_path: Path
         (line,) = [json.loads(line) for line in (tmp_path / how / "metrics.jsonl").read_text().splitlines()]
         for number in ("train_loss_nats", "train_top1", "gradient_length", "test_loss_nats", "test_top1"):
             assert line[number] == pytest.approx(expected[number], rel=1e-4), (how, number)
+        masked = open_model(tmp_path / f"masked-{how}").model.state_dict()
+        for name, weight in open_model(tmp_path / "masked-alone").model.state_dict().items():
+            torch.testing.assert_close(masked[name], weight, atol=1e-5, rtol=1e-4)

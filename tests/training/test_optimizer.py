@@ -77,6 +77,20 @@ def test_the_layer_decay_is_timms_but_for_the_last_norm() -> None:
     assert different == {"norm.weight", "norm.bias"}
 
 
+@pytest.mark.parametrize(("place", "powers"), [("layers", [3, 2, 1]), ("layers-shared", [4])])
+def test_positions_of_a_layer_learn_as_fast_as_the_layer(place: Any, powers: list[int]) -> None:
+    """Of three blocks the first has decay to the power of 3; tables that all share come before it."""
+    model = _model(ViTConfig((8, 8), (4, 4), classes=3, width=8, depth=3, heads=2, positions_at=place))
+    for name in ("adamw", "muon"):
+        found: dict[str, float] = {}
+        for optimizer in make_optimizers(model, Optim(name=name, layer_decay=0.5)):  # type: ignore[arg-type]
+            found |= _factors(model, optimizer.param_groups, FACTOR)
+        tables = [found[f"layer_positions.{layer}.pos_embed"] for layer in range(len(powers))]
+        assert tables == [0.5**power for power in powers]
+        assert found["blocks.0.norm1.weight"] == 0.5**3
+        assert len(found) == len(list(model.parameters()))
+
+
 def test_a_task_with_weights_beside_the_model_has_the_models_layers() -> None:
     class Learner(nn.Module):
         def __init__(self, model: nn.Module) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitreous.errors import OutputError
-from vitreous.training.config import Optim, TrainConfig
+from vitreous.training.config import Keeping, Optim, TrainConfig
 from vitreous.training.runs import (
     append_metrics,
     check_room,
@@ -61,6 +61,14 @@ def test_a_finished_run_of_another_config_is_kept(tmp_path: Path) -> None:
         check_run(tmp_path, other)
     assert read_config(tmp_path / "config.yaml") == TrainConfig()
     assert (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_finished_run_is_the_same_with_other_settings_that_change_no_bit(tmp_path: Path) -> None:
+    start_run(tmp_path, TrainConfig())
+    _finish(tmp_path)
+    check_run(tmp_path, replace(TrainConfig(), workers=3, keep=Keeping(states=5, models_every=2)))
+    with pytest.raises(OutputError, match=r"\(differs in threads\)"):  # it rounds differently
+        check_run(tmp_path, replace(TrainConfig(), workers=3, threads=2))
 
 
 @pytest.mark.parametrize("content", [None, "a: [", "7"])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitreous.errors import CheckpointError, InputError, OutputError
-from vitreous.training.states import NAME, check_same_run, newest_state, read_state, write_state
+from vitreous.training.states import NAME, check_same_run, has_states, newest_state, read_state, write_state
 
 KINDS = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
 
@@ -212,3 +212,10 @@ def test_many_differences_are_counted() -> None:
     now["config"] = dict.fromkeys(now["config"], "other")  # four of them are refused
     with pytest.raises(CheckpointError, match=", and 1 more"):
         check_same_run(META, now)
+
+
+def test_what_a_kill_left_of_the_first_state_is_no_state(tmp_path: Path) -> None:
+    (tmp_path / ".step-000000001.safetensors.abcdefgh.tmp").write_bytes(b"cut")
+    assert not has_states(tmp_path)
+    write_state(tmp_path, 1, {"weight": torch.zeros(2)}, {})
+    assert has_states(tmp_path)

@@ -122,9 +122,7 @@ def weights_in(folder: Path) -> Path:
             "together: save it again with safe_serialization=True"
         )
     if (folder / RUN).is_file():
-        raise InputError(
-            f"{folder} is a training run that is not finished; give its command again, and it goes on"
-        )
+        raise InputError(f"{folder} is a training run that is not finished; give its command again, and it goes on")
     files = _weights_files(folder)
     whole = [file for file in files if file.name.endswith(INDEX)] or files  # of a list and its parts, the list
     for suffix in SUFFIXES:

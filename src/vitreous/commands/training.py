@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ class Train:
         if evaluation is not None:
             right = round(evaluation.top1 * evaluation.images)
             print(f"{right:,} of {evaluation.images:,} test images right ({evaluation.top1:.1%})")
-        print(f"{result.steps:,} steps in {result.seconds:.0f} s\nmodel:  {result.model}")
+        print(f"{result.steps:,} step{'s' * (result.steps != 1)} in {result.seconds:.0f} s\nmodel:  {result.model}")
         if (curves := _draw_curves(self.out)) is not None:
             print(f"curves: {curves}")
 
@@ -125,7 +126,9 @@ def started_from(arguments: list[str]) -> TrainConfig:
         return PRESETS[name]()
     if Path(name).suffix in (".yaml", ".yml"):
         return read_config(Path(name))
-    raise ConfigError(f"{name!r} is no preset; choose {' or '.join(PRESETS)}, or give a .yaml file")
+    close = difflib.get_close_matches(name, PRESETS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(PRESETS)}, or give a .yaml file"
+    raise ConfigError(f"{name!r} is no preset; {hint}")
 
 
 def _draw_curves(out: Path) -> Path | None:

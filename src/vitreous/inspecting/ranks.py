@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from vitreous.errors import ConfigError, WorkerError
+from vitreous.leaving import leave_group
 
 PATIENCE = timedelta(minutes=30)
 """How long a process that is done waits for the others; one that fails is noticed at once."""
@@ -36,7 +37,7 @@ def joined_ranks() -> Iterator[int]:
     try:
         yield dist.get_rank()
     finally:
-        dist.destroy_process_group()  # closes the connections: who waits for us ends
+        leave_group()
 
 
 def rank_and_world() -> tuple[int, int]:

@@ -12,8 +12,8 @@ interrupted ablation goes on where it was, and each model can be looked into.
 from __future__ import annotations
 
 import json
+import math
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from vitreous.atomic import check_writable, write_atomically
 from vitreous.data.augmentation import Augmentation
 from vitreous.errors import ConfigError
 from vitreous.model.config import Positions, PositionsAt, ViTConfig
+from vitreous.progress import say
 from vitreous.training.confidence import Estimate, estimate
 from vitreous.training.config import Optim, TrainConfig
 from vitreous.training.runs import check_run
@@ -112,7 +113,7 @@ def ablation(name: AblationName, base: TrainConfig, values: Sequence[float] = ()
     if name == "pooling":
         return pooling_ablation(base, values or RATES)
     if name == "patch-size":
-        if odd := [side for side in values if side != int(side)]:
+        if odd := [side for side in values if not math.isfinite(side) or side != int(side)]:
             raise ConfigError(f"a patch of {odd[0]:g} pixels cannot be; give whole numbers")
         return patch_size_ablation(base, [int(side) for side in values or SIDES])
     raise ConfigError(f"{name!r} is no ablation; choose {', '.join(get_args(AblationName))}")
@@ -196,7 +197,7 @@ def run_ablation(
     for number, (cell, seed) in enumerate(runs, start=1):
         if progress:
             what = ", ".join(word for word in cell if word != ONLY)
-            print(f"run {number} of {len(runs)}: {what}, seed {seed}", file=sys.stderr)
+            say(f"run {number} of {len(runs)}: {what}, seed {seed}")
         made = make(replace(chosen.cells[cell], seed=seed), folders[cell, seed], progress=progress)
         found[cell].append(made.evaluation.top1)
     result = {cell: estimate(values) for cell, values in found.items()}

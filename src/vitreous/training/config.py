@@ -120,7 +120,8 @@ class TrainConfig:
     """One run; together with the library versions and the kind of processor it fixes every bit of the result.
 
     Attributes:
-        data: what to learn: a built-in data set, a folder or files with a training and a test part, or `hf:NAME`.
+        data: what to learn: a built-in data set, a folder or files with a training and a test part, or `hf:NAME`;
+            `hf-stream:NAME` is read in windows, never kept as a whole, and needs `steps`.
         start: a model to start from, in any known format; None for first weights. Positions are resampled to the
             model's image size; a head for another number of classes begins anew, at zero (section 3.1).
         model: the architecture.
@@ -143,6 +144,7 @@ class TrainConfig:
         recompute: whether activations are made again in the backward pass: less memory, about a third more time.
         parallel: under torchrun, whether each process holds the whole model (ddp) or a shard of it (fsdp).
         unreadable: what an image that cannot be decoded does: stops the run, or is left out and listed.
+        allow_empty: whether a class's folder may be empty.
         seed: of the first weights, the order of the images and all that is drawn in training.
         threads: processor threads for the arithmetic; another number rounds differently.
         workers: processes that decode and change images; any number gives the same bits.
@@ -174,6 +176,7 @@ class TrainConfig:
     recompute: bool = False
     parallel: Parallel = "ddp"
     unreadable: Unreadable = "stop"
+    allow_empty: bool = False
     seed: int = 0
     threads: int = 1
     workers: int = 0
@@ -206,9 +209,9 @@ class TrainConfig:
             raise ConfigError(f"model.classes is {self.model.classes}; there is nothing to learn below 2")
 
     def keeps(self, epoch: int) -> bool:
-        """Whether the model after so many epochs is kept; 0 has the first weights."""
+        """Whether the model after so many epochs is kept, 0 for the first weights; the last is kept besides."""
         every = self.keep.models_every
-        return every > 0 and (epoch % every == 0 or epoch == self.epochs)
+        return every > 0 and epoch % every == 0
 
 
 _CHOICES = {

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -21,16 +21,13 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from vitreous.errors import CheckpointError, WorkerError
-from vitreous.interrupts import stop_when_ready
+from vitreous.interrupts import ended_by_signals, stop_when_ready
+from vitreous.leaving import leave_group
 from vitreous.training.config import Parallel
 from vitreous.training.processes import Process, how_it_ended, this_process
 
 PATIENCE = timedelta(seconds=60)
 """How long a process waits for the others in one exchange; one that ends is noticed at once."""
-
-_SETTLING = 0.2
-"""Seconds that gloo's threads get to let go of the last exchange. They need Python's lock for it, and whoever ends the
-group holds that lock and waits for them: without a pause about one run in five hung for ever (torch 2.13)."""
 
 _LOST = re.compile(r"\bgloo\b|nccl|connection (closed|reset|refused)|timed out|broken pipe|tcpstore", re.IGNORECASE)
 _AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
@@ -115,10 +112,10 @@ def process_group() -> Iterator[Ranks]:
             raise
         with stop_when_ready():  # torchrun ends all of us now; what happened is said first
             loss = _loss(ranks, cause)
-            _leave()
+            leave_group()
         raise WorkerError(loss) from cause
     finally:
-        _leave()
+        leave_group()
 
 
 def spread(model: nn.Module, ranks: Ranks, how: Parallel, device: torch.device) -> nn.Module:
@@ -143,7 +140,7 @@ def spread(model: nn.Module, ranks: Ranks, how: Parallel, device: torch.device) 
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (ranks.world,))
-    for block in getattr(model, "blocks", ()):
+    for block in getattr(getattr(model, "model", model), "blocks", ()):  # a task may put weights of its own around it
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
@@ -251,20 +248,13 @@ def _join(rank: int, world: int) -> Ranks:
         store = _store(rank, world)
         _meet(store, rank, world)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
         processes: list[Any] = [None] * world
-        dist.all_gather_object(processes, this_process())
+        with ended_by_signals():  # torch waits a minute for who is lost just now, and hears none meanwhile
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+            dist.all_gather_object(processes, this_process())
     except (RuntimeError, ValueError, KeyError) as cause:
         raise WorkerError(f"the other processes of this run cannot be reached: {_first_line(cause)}") from cause
     return Ranks(rank, world, _local_rank(), tuple(processes))
-
-
-def _leave() -> None:
-    """Closes the connections, once: who waits for us ends."""
-    if dist.is_initialized():
-        time.sleep(_SETTLING)
-        with suppress(RuntimeError):  # of who is gone
-            dist.destroy_process_group()
 
 
 def _store(rank: int, world: int) -> Store:

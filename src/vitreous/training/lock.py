@@ -80,8 +80,8 @@ def _is_free(descriptor: int, holder: Process | None) -> bool:
             return False
         except OSError:
             pass  # a file system without locks
-        else:
-            return True
+        else:  # the lock goes when any thread of its holder closes the file, and so the one it names is looked for, too
+            return holder is None or not (is_here(holder) and runs(holder))
     if holder is None:
         return True
     if holder.host != me.host:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ from vitreous.checkpoints.sources import open_model
 from vitreous.checkpoints.words import MODEL
 from vitreous.data.datasets import open_dataset
 from vitreous.data.order import keyed_seed
-from vitreous.data.training_batches import TrainingBatch, training_batches
+from vitreous.data.training_batches import TrainingBatch, steps_of_epoch, training_batches
+from vitreous.errors import NumericError
 from vitreous.interrupts import Stop, stop_when_ready
-from vitreous.progress import progress_bar
+from vitreous.progress import progress_bar, say
 from vitreous.training.config import TrainConfig
 from vitreous.training.distributed import process_group, whole
 from vitreous.training.evaluate import Evaluation, evaluate
@@ -37,6 +37,7 @@ from vitreous.training.reproducible import reproducible
 from vitreous.training.runs import CONFIG, check_run, checkpoint_folder, read_metrics
 from vitreous.training.settings_file import read_config
 from vitreous.training.states import STATES
+from vitreous.training.stretches import START, Stretch, stretches
 
 BEST = "best"
 """Folder of the model that did best on the test part."""
@@ -92,7 +93,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
     Raises:
         OutputError: if `out` cannot be written, somebody else trains there, or it holds a finished run of another
             config; before any work.
-        InputError: if the data cannot be read.
+        InputError: if the data cannot be read, or has a single class.
         ConfigError: if the model's classes are not as many as the data's, or the machine has not what is asked for.
         CheckpointError: if `out` holds an unfinished run of another config or other data.
         NumericError: if the loss or a gradient becomes NaN or infinite, with the step and the files; what was saved
@@ -116,12 +117,14 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
             metrics_written(out, shown=ranks.is_main, tensorboard=config.keep.tensorboard, step=place.step) as write,
             progress_bar("training", run.steps, shown=progress and ranks.is_main, done=place.step) as advance,
         ):
-            desk = _Desk(stop, write, advance, began - place.seconds, time.monotonic())
+            desk = _Desk(stop, write, advance, began - place.seconds, time.monotonic(), time.monotonic())
             if place.step == 0 and config.keeps(0):
                 save_model(run, checkpoint_folder(out, 0), {"epoch": 0})
-            for epoch in range(place.epochs, run.epochs):
+            for epoch in count(place.epochs):
                 _learn(run, place, epoch, desk)
                 evaluation = _test(run, place, epoch, desk)
+                if place.step == run.steps:
+                    break
         if ranks.is_main:
             _finish(run, place)
         ranks.wait()
@@ -130,51 +133,66 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
 
 @dataclass
 class _Desk:
-    """What the loop has beside it: who asks it to stop, where it reports to, when it began and last saved."""
+    """What the loop has beside it: who asks it to stop, where it reports to, when it began, last saved and counted."""
 
     stop: Stop
     write: Callable[[Mapping[str, Any]], None]
     advance: Callable[[int, str], None]
     began: float
     saved: float
+    counted: float
     top1: float | None = None
 
     def save(self, run: Run, place: Place) -> None:
         """Saves where the run is; what it took is counted from the first of its parts on."""
         write_place(run, place, time.monotonic() - self.began)
-        self.saved = time.monotonic()
+        self.saved = self.counted = time.monotonic()
+
+    def settle(self, place: Place) -> None:
+        """Counts the steps since the last count, and the time that they took."""
+        before, self.counted = self.counted, time.monotonic()
+        place.tally.settle(self.counted - before)
 
 
 def _learn(run: Run, place: Place, epoch: int, desk: _Desk) -> None:
     """The steps of an epoch that are not done yet."""
-    config, tally, before = run.config, place.tally, epoch * run.steps_per_epoch
     run.spread_out.train()
-    since = time.monotonic()
+    desk.counted = time.monotonic()
+    for stretch in stretches(run.images, run.config.seed, epoch, place.start):
+        _learn_from(stretch, run, place, epoch, desk)
+        place.start, place.began = stretch.following, place.step
+        if place.step == run.steps:
+            return
+
+
+def _learn_from(stretch: Stretch, run: Run, place: Place, epoch: int, desk: _Desk) -> None:
+    """The steps of a data set or of a window that are not done yet."""
+    config, tally = run.config, place.tally
+    names = tally.image_names = stretch.images.images.image_names
+    end = min(place.began + steps_of_epoch(len(names), config.batch_size), run.steps)
     with training_batches(
-        run.images, run.plan, epoch=epoch, first_step=place.step - before, steps=run.steps - before
+        stretch.images, run.plan, epoch=stretch.key, first_step=place.step - place.began, steps=end - place.began
     ) as batches:
         for parts in _in_groups(batches, config.accumulate):
             rate = learning_rate(place.step, run.steps, config.optimizer)
             tally.waiting.append(_step(run, place.step, epoch, parts, rate))
-            place.unread |= {("train", index): cause for part in parts for index, cause in part.unread}
+            place.unread |= {("train", names[index]): cause for part in parts for index, cause in part.unread}
             place.step += 1
             is_line = place.step % STEPS_PER_LINE == 0
             wants_state = time.monotonic() - desk.saved >= config.keep.state_seconds
             asked, due = run.ranks.total(float(desk.stop.asked), float(run.ranks.is_main and wants_state))
             ahead = STEPS_AHEAD if run.arithmetic.device.type == "cuda" else 1
             if asked or due or is_line or len(tally.waiting) >= ahead:
-                since, began = time.monotonic(), since
-                tally.settle(since - began)
-            if is_line and place.step < min(before + run.steps_per_epoch, run.steps):
+                desk.settle(place)
+            if is_line and place.step < end:
                 desk.write({"step": place.step, "learning_rate": rate} | _learned(run, tally.line, desk))
                 tally.line = {}
             if asked or due:
                 desk.save(run, place)
-                since = time.monotonic()
             if asked:
                 raise _interrupt(run, place, desk)
             desk.advance(1, _note(run, epoch, tally.epoch, desk.top1))
-    tally.settle(time.monotonic() - since)
+    desk.settle(place)
 
 
 def _step(run: Run, step: int, epoch: int, parts: Sequence[TrainingBatch], rate: float) -> Step:
@@ -203,13 +221,20 @@ def _step(run: Run, step: int, epoch: int, parts: Sequence[TrainingBatch], rate:
 
 def _test(run: Run, place: Place, epoch: int, desk: _Desk) -> Evaluation | None:
     """How the model, or the average of its weights, does after an epoch; it is kept where the config asks for it."""
-    is_last = epoch + 1 == run.epochs
+    is_last = place.step == run.steps
     run.spread_out.eval()
     with nullcontext() if run.average is None else run.average.inside(run.learner):
-        found = _look(run, desk, in_float32=is_last)
+        try:
+            found = _look(run, desk, in_float32=is_last)
+        except NumericError as error:
+            raise NumericError(
+                f"after step {place.step:,} the logits of the test part are NaN or infinite: the weights are broken\n"
+                "lower optimizer.learning_rate or raise optimizer.warmup; what was saved before stays"
+            ) from error
         if found is not None:
             evaluation, unread = found
-            place.unread |= {("test", index): cause for index, cause in unread.items()}
+            names = run.tested.images.image_names if run.tested else ()
+            place.unread |= {("test", names[index]): cause for index, cause in unread.items()}
             gather_unread(run, place)
             _report(run, place, epoch, evaluation, desk)
     if found is None:  # asked to stop; now the weights are the model's own again
@@ -230,7 +255,7 @@ def _look(run: Run, desk: _Desk, *, in_float32: bool) -> tuple[Evaluation | None
 
 def _report(run: Run, place: Place, epoch: int, evaluation: Evaluation | None, desk: _Desk) -> None:
     """Writes an epoch's line of metrics and the models that are to be kept; the last one is the result."""
-    keep, is_last = run.config.keep, epoch + 1 == run.epochs
+    keep, is_last = run.config.keep, place.step == run.steps
     results: dict[str, Any] = {"epoch": epoch + 1}
     if evaluation is not None:
         results |= {"test_top1": evaluation.top1, "test_loss_nats": evaluation.loss}
@@ -240,7 +265,7 @@ def _report(run: Run, place: Place, epoch: int, evaluation: Evaluation | None, d
     desk.write(metrics)
     desk.top1 = metrics.get("test_top1")
     desk.advance(0, _note(run, epoch, place.tally.epoch, desk.top1))
-    place.tally.line, place.tally.epoch, place.epochs = {}, {}, epoch + 1
+    place.tally.line, place.tally.epoch, place.epochs, place.start = {}, {}, epoch + 1, START
     if run.config.keeps(epoch + 1) or (is_last and keep.models_every):
         save_model(run, checkpoint_folder(run.out, epoch + 1), results)
     if keep.best and evaluation is not None and evaluation.top1 > place.best:
@@ -274,7 +299,7 @@ def _note(run: Run, epoch: int, sums: Sums, top1: float | None) -> str:
         speed = sums["images"] * run.ranks.world / max(sums["seconds"], 1e-9)
         told = [f"loss {sums['loss'] / sums['images']:.3f}", *told, f"{speed:,.0f} images/s"]
         told += [] if run.peak is None else [f"MFU {speed * run.operations / run.peak / run.ranks.world:.0%}"]
-    return ", ".join([*told, f"epoch {epoch + 1}/{run.epochs}"])
+    return ", ".join([*told, f"epoch {epoch + 1}" + (f"/{run.epochs}" if run.epochs else "")])
 
 
 def _finish(run: Run, place: Place) -> None:
@@ -293,11 +318,12 @@ def _kept(out: Path, progress: bool) -> TrainResult:
         steps, seconds = int(kept["steps"]), float(kept["seconds"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a run of an earlier version, or a changed file
         config = read_config(out / CONFIG)
-        evaluation = evaluate(open_model(out / MODEL), open_dataset(config.data, "test"), progress=progress)
+        tested = open_dataset(config.data, "test", allow_empty=config.allow_empty)
+        evaluation = evaluate(open_model(out / MODEL), tested, progress=progress)
         lines = read_metrics(out)
         steps, seconds = (int(lines[-1]["step"]), float(lines[-1]["elapsed_seconds"])) if lines else (0, 0.0)
     if progress:
-        print(f"{out} has the finished run of this config: nothing was trained again", file=sys.stderr)
+        say(f"{out} has the finished run of this config: nothing was trained again")
     return TrainResult(out / MODEL, evaluation, steps, seconds, was_there=True)
 
 

@@ -50,12 +50,12 @@ class Tally:
     A GPU works ahead of the loop until a number is looked at; so it is looked at a few steps at a time.
 
     Attributes:
-        image_names: of the data set, for messages.
+        image_names: of what the waiting steps learned from, for messages.
         line: sums since the last line of metrics.
         epoch: sums since the epoch began.
     """
 
-    image_names: Sequence[str]
+    image_names: Sequence[str] = ()
     line: Sums = field(default_factory=dict)
     epoch: Sums = field(default_factory=dict)
     waiting: list[Step] = field(default_factory=list)

@@ -18,6 +18,7 @@ FACTOR = "rate_factor"
 """Of a group of weights: what the learning rate of the step is multiplied by."""
 
 _BLOCK = re.compile(r"(?:model\.)?blocks\.(\d+)\.")  # `model.` where a task trains weights beside the model
+_TABLE = re.compile(r"(?:model\.)?layer_positions\.(\d+)\.")
 _BEFORE_BLOCKS = re.compile(r"(?:model\.)?(?:patch_embed|norm_pre)\.")
 
 
@@ -134,8 +135,10 @@ def _muon(model: nn.Module, settings: Optim) -> list[torch.optim.Optimizer]:
 def _groups(weights: list[tuple[str, Tensor]], last: int, settings: Optim) -> list[dict[str, Any]]:
     """Groups of some weights, from the first layer to the last; in each those that decay come first."""
     groups: dict[tuple[int, bool], list[Tensor]] = {}
+    tables = {table[1] for name, _ in weights if (table := _TABLE.match(name))}
+    is_shared = len(tables) < last - 1
     for name, weight in weights:
-        layer = _layer(name, last) if settings.layer_decay < 1 else last
+        layer = _layer(name, last, is_shared) if settings.layer_decay < 1 else last
         groups.setdefault((layer, not _decays(name, weight)), []).append(weight)
     return [
         {
@@ -151,9 +154,12 @@ def _decays(name: str, weight: Tensor) -> bool:
     return weight.ndim >= 2 and name.rpartition(".")[2] not in TOKENS_AND_POSITIONS
 
 
-def _layer(name: str, last: int) -> int:
-    """0 before the blocks, 1 for the first block, `last` behind the last one."""
-    block = _BLOCK.match(name)
+def _layer(name: str, last: int, is_shared: bool) -> int:
+    """0 before the blocks, 1 for the first block, `last` behind the last one.
+
+    Positions that a block adds are its own, but those that all blocks share come before the first.
+    """
+    block = _BLOCK.match(name) or (None if is_shared else _TABLE.match(name))
     if block:
         return int(block[1]) + 1
     is_added = name.rpartition(".")[2] in TOKENS_AND_POSITIONS - {"latent"}  # the latent is the pooling's query

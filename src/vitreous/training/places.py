@@ -10,12 +10,14 @@ import torch
 
 from vitreous.atomic import write_atomically
 from vitreous.data.images import shown
+from vitreous.data.sources import streams
 from vitreous.errors import InputError
 from vitreous.training.distributed import Ranks, put_tensors, training_tensors, whole_tensors
 from vitreous.training.metrics import Sums, Tally
 from vitreous.training.preparing import Run
 from vitreous.training.runs import check_room, go_on, start_run
 from vitreous.training.states import STATES, check_same_run, newest_state, write_state
+from vitreous.training.stretches import START
 
 SKIPPED = "skipped.tsv"
 """Images that could not be read, and why."""
@@ -33,16 +35,20 @@ class Place:
         step: how many steps are done.
         epochs: how many epochs are done and tested.
         best: highest accuracy on the test part so far.
+        start: what of the epoch is done: where in it the present stretch begins.
+        began: how many steps were done before that stretch.
         seconds: that the run had taken when it was last interrupted.
-        unread: images that were left out, as (part, index), and why.
+        unread: images that were left out, as (part, name), and why.
     """
 
     tally: Tally
     step: int = 0
     epochs: int = 0
     best: float = -1.0
+    start: streams.Place = START
+    began: int = 0
     seconds: float = 0.0
-    unread: dict[tuple[str, int], str] = field(default_factory=dict)
+    unread: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def resume(run: Run) -> Place:
@@ -52,7 +58,7 @@ def resume(run: Run) -> Place:
         CheckpointError: if the state is of another run, or all states are damaged.
         OutputError: if the folder cannot be written, or has not enough room.
     """
-    tally = Tally(run.images.images.image_names)
+    tally = Tally()
     place = Place(tally)
     state = newest_state(run.out / STATES)
     run.ranks.wait()  # nobody changes the folder before all have read it
@@ -68,7 +74,8 @@ def resume(run: Run) -> Place:
         run.average.put(state.tensors)
     at = state.meta["at"]
     place.step, place.epochs, place.best, place.seconds = state.step, at["epochs"], at["best"], at["seconds"]
-    place.unread = {(part, index): cause for part, index, cause in at["unread"]}
+    place.start, place.began = streams.Place(*at["start"]), at["began"]
+    place.unread = {(part, name): cause for part, name, cause in at["unread"]}
     own = 1.0 if run.ranks.is_main else 0.0  # one process now has the sums of all processes of then
     tally.line, tally.epoch = ({name: own * value for name, value in at[sums].items()} for sums in ("line", "epoch"))
     if run.ranks.is_main:
@@ -99,10 +106,12 @@ def write_place(run: Run, place: Place, seconds: float) -> None:
         at = {
             "epochs": place.epochs,
             "best": place.best,
+            "start": place.start,
+            "began": place.began,
             "seconds": seconds,
             "line": line,
             "epoch": epoch,
-            "unread": [[part, index, cause] for (part, index), cause in sorted(place.unread.items())],
+            "unread": [[part, name, cause] for (part, name), cause in sorted(place.unread.items())],
         }
         meta = {"run": run.identity, "at": at}
         write_state(run.out / STATES, place.step, found, meta, keep=run.config.keep.states)
@@ -117,17 +126,14 @@ def gather_unread(run: Run, place: Place) -> None:
     lines = "".join(json.dumps([*key, cause]) + "\n" for key, cause in place.unread.items())
     gathered = run.ranks.gather(torch.tensor(list(lines.encode()), dtype=torch.uint8))
     rows = [json.loads(line) for line in bytes(gathered.tolist()).splitlines()]
-    place.unread = {(part, index): cause for part, index, cause in rows}
+    place.unread = {(part, name): cause for part, name, cause in rows}
     if not place.unread:
         return
-    names = {"train": run.images.images.image_names, "test": run.tested.images.image_names if run.tested else ()}
-    listed = [
-        f"{part}\t{shown(names[part][index])}\t{shown(cause)}\n"
-        for (part, index), cause in sorted(place.unread.items())
-    ]
+    listed = [f"{part}\t{shown(name)}\t{shown(cause)}\n" for (part, name), cause in sorted(place.unread.items())]
     if run.ranks.is_main:
         write_atomically(run.out / SKIPPED, "".join(["part\timage\tcause\n", *listed]))
-    total = sum(map(len, names.values()))
+    learned = place.step * run.config.batch_size if run.train_images is None else run.train_images
+    total = learned + (len(run.tested.images) if run.tested else 0)
     if len(listed) > max(1.0, MOST_SKIPPED * total):
         raise InputError(
             f"{len(listed):,} of {total:,} images could not be read, more than one in ten\n"

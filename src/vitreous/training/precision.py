@@ -20,7 +20,7 @@ class Arithmetic:
 
     Attributes:
         device: the processor.
-        is_half: whether layers compute in bfloat16; weights, norms, softmax and losses stay in float32.
+        is_half: whether layers compute in bfloat16. Weights and losses stay in float32; on a GPU norms do, too.
         reason: why, as the rest of a sentence.
         compiles: whether torch compiles the model.
     """

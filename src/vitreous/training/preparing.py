@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,14 @@ from torch import nn
 import vitreous
 from vitreous.checkpoints.saving import save
 from vitreous.data.datasets import LabelledImages, open_dataset
+from vitreous.data.duplicates import duplicates, duplicates_are_quick
+from vitreous.data.images import shown
 from vitreous.data.order import keyed_seed
+from vitreous.data.sources.streams import LabelledStream, open_stream
 from vitreous.data.training_batches import BatchPlan, TrainingImages, steps_of_epoch, training_images
-from vitreous.errors import ConfigError
+from vitreous.errors import ConfigError, InputError
 from vitreous.model.vit import VisionTransformer
+from vitreous.progress import say
 from vitreous.training.averages import RunningAverage
 from vitreous.training.config import TrainConfig
 from vitreous.training.distributed import Ranks, spread, whole_tensors
@@ -33,7 +36,7 @@ from vitreous.training.precision import Arithmetic, choose_arithmetic
 from vitreous.training.recomputed import recompute_blocks
 from vitreous.training.settings_file import plain
 from vitreous.training.starting import start_from
-from vitreous.training.states import STATES
+from vitreous.training.states import STATES, has_states
 from vitreous.training.throughput import peak_operations, training_operations
 
 
@@ -55,7 +58,8 @@ class Run:
         spread_out: the learner as all processes train it.
         optimizers: over the learner's weights.
         average: of the weights, None for none.
-        steps_per_epoch: how many batches an epoch has.
+        class_names: of the data.
+        train_images: how many there are; None for a stream, which tells only at its end.
         steps: of the whole run.
         operations: for one image, forward and backward.
         peak: what the processor can do in a second, None if nobody knows.
@@ -68,7 +72,7 @@ class Run:
     out: Path
     ranks: Ranks
     arithmetic: Arithmetic
-    images: TrainingImages
+    images: TrainingImages | LabelledStream
     plan: BatchPlan
     tested: HeldOutImages | None
     objective: Objective
@@ -77,7 +81,8 @@ class Run:
     spread_out: nn.Module
     optimizers: list[torch.optim.Optimizer]
     average: RunningAverage | None
-    steps_per_epoch: int
+    class_names: tuple[str, ...]
+    train_images: int | None
     steps: int
     operations: int
     peak: float | None
@@ -86,28 +91,33 @@ class Run:
     quiet: bool
 
     @property
-    def epochs(self) -> int:
-        """How many begin; the last one may be cut short by `config.steps`."""
-        return -(-self.steps // self.steps_per_epoch)
+    def epochs(self) -> int | None:
+        """How many begin; the last one may be cut short by `config.steps`. None where nobody knows."""
+        if self.train_images is None:
+            return None
+        return -(-self.steps // steps_of_epoch(self.train_images, self.config.batch_size))
 
     def say(self, note: str) -> None:
         """One line on standard error, from one process, unless the run is quiet."""
         if self.ranks.is_main and not self.quiet:
-            print(note, file=sys.stderr)
+            say(note)
 
 
 def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> Run:
     """Everything that a run works with; the data is opened before weights are drawn.
 
     Raises:
-        InputError: if the data cannot be read.
+        InputError: if the data cannot be read, or has a single class.
         ConfigError: if the model's classes are not as many as the data's, or the machine has not what is asked for.
         CheckpointError: if the model to start from does not fit.
     """
     arithmetic = choose_arithmetic(config, ranks.local)
+    if arithmetic.device.type == "cuda":
+        torch.cuda.set_device(arithmetic.device)  # where dropout draws, and what is not told otherwise goes
     _check_together(config, ranks)
-    learned = open_dataset(config.data, "train")
-    tested = open_dataset(config.data, "test") if config.task == "classes" else None
+    learned = open_training_part(config)
+    has_classes = config.task == "classes"
+    tested = open_dataset(config.data, "test", allow_empty=config.allow_empty) if has_classes else None
     if tested is not None:
         _check_classes(config, learned, tested)
     plan = BatchPlan(
@@ -124,11 +134,12 @@ def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> 
         config.unreadable,
     )
     shows = progress and ranks.is_main
-    images = training_images(learned, plan, progress=shows)
+    images = learned if isinstance(learned, LabelledStream) else training_images(learned, plan, progress=shows)
+    begins = not has_states(out / STATES)
     looked_at = None if tested is None else held_out_images(tested, config, ranks, progress=shows)
     model = VisionTransformer(config.model, generator=torch.Generator().manual_seed(keyed_seed(config.seed)))
     remark = ""
-    if config.start is not None and not any((out / STATES).glob("*")):  # a state has all weights
+    if config.start is not None and begins:  # a state has all weights
         names = learned.class_names if tested is not None else ()
         remark = start_from(config.start, model, class_names=names, preprocess=config.preprocess)
     model = model.to(arithmetic.device)
@@ -139,7 +150,7 @@ def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> 
     spread_out = spread(learner, ranks, config.parallel, arithmetic.device)
     if arithmetic.compiles:
         learner.compile()
-    per_epoch = steps_of_epoch(len(learned), config.batch_size)
+    train_images = None if isinstance(learned, LabelledStream) else len(learned)
     run = Run(
         config=config,
         out=out,
@@ -154,8 +165,9 @@ def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> 
         spread_out=spread_out,
         optimizers=make_optimizers(learner, config.optimizer),
         average=RunningAverage(learner, config.ema) if config.ema else None,
-        steps_per_epoch=per_epoch,
-        steps=config.steps or config.epochs * per_epoch,
+        class_names=learned.class_names,
+        train_images=train_images,
+        steps=config.steps or config.epochs * steps_of_epoch(train_images or 0, config.batch_size),
         operations=training_operations(config.model),
         peak=peak_operations(arithmetic.device, arithmetic.dtype, config.threads),
         origin=_origin(config, arithmetic, learned, tested),
@@ -165,6 +177,8 @@ def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> 
     run.say(str(arithmetic))
     if remark:
         run.say(remark)
+    if begins and shows:
+        _tell_duplicates(run, learned)
     return run
 
 
@@ -181,9 +195,23 @@ def save_model(run: Run, folder: Path, results: Mapping[str, Any]) -> None:
         model,
         folder,
         preprocess=run.config.preprocess,
-        class_names=run.images.images.class_names if has_head else (),
+        class_names=run.class_names if has_head else (),
         provenance=run.origin | dict(results),
     )
+
+
+def open_training_part(config: TrainConfig) -> LabelledImages | LabelledStream:
+    """What the config says to learn from.
+
+    Raises:
+        InputError: if it cannot be read.
+        ConfigError: if it is a stream, and the config does not say how many steps to take.
+    """
+    if not config.data.startswith("hf-stream:"):
+        return open_dataset(config.data, "train", allow_empty=config.allow_empty)
+    if config.steps is None:
+        raise ConfigError(f"{shown(config.data)}: how many images a stream has is not known; set steps, not epochs")
+    return open_stream(config.data, "train")
 
 
 def _objective(config: TrainConfig) -> Objective:
@@ -199,7 +227,14 @@ def _check_together(config: TrainConfig, ranks: Ranks) -> None:
         check_tensorboard()
 
 
-def _check_classes(config: TrainConfig, learned: LabelledImages, tested: LabelledImages) -> None:
+def _check_classes(config: TrainConfig, learned: LabelledImages | LabelledStream, tested: LabelledImages) -> None:
+    of_images = range(len(learned.class_names)) if isinstance(learned, LabelledStream) else set(learned.labels)
+    if len(of_images) < 2:
+        only = shown(learned.class_names[min(of_images)])
+        raise InputError(
+            f"{shown(config.data)}: all images to train with are of one class, {only}; "
+            "there is nothing to tell apart: add another class, or set task to masked-patches"
+        )
     classes = len(learned.class_names)
     if classes != config.model.classes:
         raise ConfigError(
@@ -210,6 +245,21 @@ def _check_classes(config: TrainConfig, learned: LabelledImages, tested: Labelle
         raise ConfigError(
             f"{config.data}: the training part's classes {', '.join(learned.class_names[:5])} ... are not "
             f"the test part's {', '.join(tested.class_names[:5])} ...; give both parts the same folders"
+        )
+
+
+def _tell_duplicates(run: Run, learned: LabelledImages | LabelledStream) -> None:
+    """A line where images to test with are also learned from, if that can be told in a moment."""
+    is_kept = isinstance(run.images, TrainingImages) and run.images.is_in_memory
+    if run.tested is None or isinstance(learned, LabelledStream) or not is_kept:
+        return
+    tested = run.tested.images
+    found = duplicates(learned, tested) if duplicates_are_quick(learned, tested) else ()
+    if found:
+        learned_name, tested_name = map(shown, found[0])
+        run.say(
+            f"test images that are learned from, too: {len(found):,} of {len(tested):,}, such as {tested_name}, "
+            f"which is {learned_name}; take them out of one part"
         )
 
 
@@ -224,12 +274,13 @@ def _versions() -> dict[str, str]:
 
 
 def _origin(
-    config: TrainConfig, arithmetic: Arithmetic, learned: LabelledImages, tested: LabelledImages | None
+    config: TrainConfig, arithmetic: Arithmetic, learned: LabelledImages | LabelledStream, tested: LabelledImages | None
 ) -> dict[str, Any]:
     """Where the weights come from; nothing in it changes from one run of the same config to the next."""
-    test_images = {} if tested is None else {"test_images": len(tested)}
+    counts = {} if isinstance(learned, LabelledStream) else {"train_images": len(learned)}
+    counts |= {} if tested is None else {"test_images": len(tested)}
     return {
-        "data": {"name": learned.name, "train_images": len(learned)} | test_images,
+        "data": {"name": learned.name} | counts,
         "config": plain(config),
         "precision": arithmetic.precision,
         "versions": _versions(),
@@ -237,7 +288,11 @@ def _origin(
 
 
 def _identity(
-    config: TrainConfig, arithmetic: Arithmetic, ranks: Ranks, learned: LabelledImages, tested: LabelledImages | None
+    config: TrainConfig,
+    arithmetic: Arithmetic,
+    ranks: Ranks,
+    learned: LabelledImages | LabelledStream,
+    tested: LabelledImages | None,
 ) -> dict[str, Any]:
     return {
         "config": plain(config),

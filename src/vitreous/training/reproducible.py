@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ def reproducible(threads: int) -> Iterator[None]:
     threads_before = torch.get_num_threads()
     strict_before = torch.get_deterministic_debug_mode()
     torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it older versions refuse any product on a GPU
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import torch's whole compiler
     try:
         with torch.random.fork_rng(devices=[]):  # dropout draws from torch's own, seeded at each step

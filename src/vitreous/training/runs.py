@@ -17,6 +17,7 @@ from typing import Any
 from vitreous.atomic import check_writable, remove_unfinished, write_atomically
 from vitreous.checkpoints.words import CHECKPOINTS, EPOCH, MODEL, checkpoints_of
 from vitreous.errors import ConfigError, OutputError
+from vitreous.training.changes import FREE, differences
 from vitreous.training.config import TrainConfig
 from vitreous.training.settings_file import plain, read_config, to_yaml
 
@@ -29,7 +30,8 @@ SAVED = {"config.json", "model.safetensors", "README.md"}
 def check_run(folder: Path, config: TrainConfig) -> None:
     """Nothing, if a run of this config can be made in the folder; nothing is written to find out.
 
-    An unfinished run there goes on; a finished one is left as it is.
+    An unfinished run there goes on; a finished one is left as it is. Settings that change no bit of the result, such as
+    the number of workers, may be others.
 
     Raises:
         OutputError: if the folder cannot be written, or holds a finished run of another config or somebody's own files
@@ -169,21 +171,10 @@ def _check_same_config(folder: Path, config: TrainConfig) -> None:
         before = plain(read_config(folder / CONFIG))  # settings that are newer than the run have their defaults
     except ConfigError:
         before = None
-    different = _differences(before, plain(config))
+    changed = [path or CONFIG for path, *_ in differences(before, plain(config))]
+    different = [path for path in changed if path.partition(".")[0] not in FREE]
     if different:
         raise OutputError(
             f"{folder} holds a finished run of another config (differs in {', '.join(different[:3])}); "
             "choose another folder, or delete this one"
         )
-
-
-def _differences(before: Any, now: Any, path: str = "") -> list[str]:
-    """Paths of all settings that are not the same in both."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [] if before == now else [path or CONFIG]
-    names = [*now, *(name for name in before if name not in now)]
-    return [
-        found
-        for name in names
-        for found in _differences(before.get(name), now.get(name), f"{path}.{name}" if path else str(name))
-    ]

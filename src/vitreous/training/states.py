@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from vitreous.checkpoints.containers.safetensors import (
     write_all,
 )
 from vitreous.errors import CheckpointError, InputError
+from vitreous.training.changes import FREE, ROUNDING, differences
 
 STATES = "states"
 """Folder of a run that has them."""
@@ -108,6 +109,11 @@ def newest_state(folder: Path) -> State | None:
     return None
 
 
+def has_states(folder: Path) -> bool:
+    """Whether a state was ever written there, damaged or not."""
+    return bool(_newest_first(folder))
+
+
 def read_state(path: Path) -> State:
     """What `write_state` wrote.
 
@@ -165,28 +171,8 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     return remarks
 
 
-FREE = ("keep", "workers")
-"""Settings that change no bit of the result."""
-
-ROUNDING = ("threads", "device", "compile", "recompute", "parallel", "accumulate")
-"""Settings that change how numbers are rounded, and nothing else."""
-
 _MOST = 5  # differences in a message
 _LONGEST = 60  # characters of a value
-
-
-def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(path, before, now) of all that is not the same in both; lists are compared item by item."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [*now, *(name for name in before if name not in now)]:
-            yield from differences(before.get(name), now.get(name), f"{path}.{name}" if path else str(name))
-    elif isinstance(before, list | tuple) and isinstance(now, list | tuple):
-        if len(before) != len(now):
-            yield path, f"{len(before)} items", f"{len(now)} items"
-        for index, (was, is_now) in enumerate(zip(before, now, strict=False)):
-            yield from differences(was, is_now, f"{path}[{index}]")
-    elif before != now:
-        yield path, before, now
 
 
 def _check_whole(file: RegularFile) -> None:

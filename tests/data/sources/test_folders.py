@@ -22,7 +22,9 @@ def test_an_empty_class_is_kept_where_it_is_allowed(tmp_path: Path) -> None:
     photo(tmp_path / "cat" / "a.png")
     photo(tmp_path / "emu" / "b.png")
     (tmp_path / "dog" / ".hidden").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"dog: no image in this folder, but it names a class; remove it, or pass --allow-empty"):
+    with pytest.raises(
+        InputError, match=r"dog: no image in this folder, but it names a class; remove it, or pass --allow-empty"
+    ):
         open_dataset(tmp_path)
     images = open_dataset(tmp_path, allow_empty=True)
     assert (images.class_names, images.labels) == (("cat", "dog", "emu"), (0, 2))
