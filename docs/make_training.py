@@ -62,9 +62,7 @@ def bundled() -> str:
     text = "## Models that come along\n\n| model | test accuracy | card |\n| --- | --- | --- |\n"
     for name in bundled_names():
         card = (BUNDLED / name / "README.md").read_text("utf-8")
-        found = re.search(
-            r"\*\*([\d.]+%)\*\* of the ([\d,]+) test images \(95 % interval ([\d.]+%) to ([\d.]+%)\)", card
-        )
+        found = re.search(r"\*\*([\d.]+%)\*\* of the [\d,]+ test images \(95 % interval ([\d.]+% to [\d.]+%)\)", card)
         assert found is not None, name
         link = f"../src/vitreous/bundled/{name}/README.md"
         text += f"| `{name}` | {found[1]} ({found[2]}) | [data, recipe, classes, limits]({link}) |\n"
@@ -93,9 +91,15 @@ def ablations() -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [" | ".join(names), " | ".join("---" for _ in names)]
-    lines += [" | ".join(str(row.get(name, "")) for name in names) for row in rows]
+    lines = [" | ".join(name.replace("_", " ") for name in names), " | ".join("---" for _ in names)]
+    lines += [" | ".join(_cell(row.get(name, "")) for name in names) for row in rows]
     return "".join(f"| {line} |\n" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":
