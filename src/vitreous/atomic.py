@@ -233,4 +233,9 @@ def _refusal(path: Path, cause: OSError) -> OutputError:
     if cause.errno in (errno.ENOSPC, errno.EDQUOT):
         with suppress(OSError):
             reason += f" ({shutil.disk_usage(path.parent).free:,} bytes are free)"
+    if cause.errno == errno.EFBIG:
+        return OutputError(
+            f"{path} cannot be written: {reason}, larger than a file may be here, whatever is free\n"
+            "raise the limit (`ulimit -f`), or choose another file system: FAT, for one, ends at 4 GiB"
+        )
     return OutputError(f"{path} cannot be written: {reason}; choose another place, or make room there")

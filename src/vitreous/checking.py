@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import Any
 
@@ -38,7 +39,9 @@ def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Nothing, if the value is among those allowed.
 
     Raises:
-        ConfigError: if not.
+        ConfigError: if not, with the nearest of them.
     """
     if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
+        close = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(allowed)}{hint}")

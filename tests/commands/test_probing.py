@@ -125,5 +125,13 @@ def test_parts_with_other_classes_are_refused(model: Path, tmp_path: Path) -> No
     for part, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "c")):
         (tmp_path / part / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / part / name / "0.png")
-    with pytest.raises(InputError, match="other classes than the test part"):
+    with pytest.raises(InputError, match="only the training part has b; only the test part has c\n"):
         Probe(str(model), str(tmp_path), workers=0).run()
+
+
+def test_k_nn_of_a_few_training_images_asks_the_nearest_one(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = printed(Probe(str(model), str(photos), how="k-nn", most=6, workers=0), capsys).splitlines()
+    assert lines[3].split() == ["k", "=", "1"]
+    assert lines[-4] == "10 neighbours are left out: there are only 6 training images"

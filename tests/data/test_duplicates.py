@@ -64,3 +64,11 @@ def test_small_files_are_quick_and_what_must_be_decoded_is_not(tmp_path: Path, m
 def test_the_parts_of_the_digits_share_what_pixels_say() -> None:
     pytest.importorskip("sklearn")
     assert duplicates(open_dataset("digits", "train"), open_dataset("digits")) == ()
+
+
+def test_broken_files_that_are_alike_are_no_duplicates(tmp_path: Path) -> None:
+    photos(tmp_path)
+    for part in ("train", "test"):
+        (tmp_path / part / "class" / "broken.png").write_bytes(b"no image")
+    found = duplicates(open_dataset(tmp_path, "train"), open_dataset(tmp_path))
+    assert found == (("class/b.png", "class/y.png"),)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -77,3 +78,15 @@ def test_a_file_that_went_away_or_changed_since_it_was_listed_is_named(tmp_path:
             read(0)
         with pytest.raises(InputError, match=r"red\.jpg: the file is empty"):
             read(1)
+
+
+def test_a_census_counts_each_class_and_tells_which_one_changed(tmp_path: Path) -> None:
+    images = open_dataset(photos(tmp_path))
+    before = images.census
+    assert before["fingerprint"] == images.fingerprint and before["images"] == {"cat": 2, "dog": 1}
+    assert before == json.loads(json.dumps(before)) == replace(images, name="elsewhere").census
+    (tmp_path / "dog" / "green.jpg").write_bytes(b"of another size")
+    after = open_dataset(tmp_path).census
+    assert after["hashes"]["cat"] == before["hashes"]["cat"] and after["hashes"]["dog"] != before["hashes"]["dog"]
+    assert replace(images, sizes=(1,)).census["images"] == before["images"]  # sizes of larger parts are no image's
+    assert replace(images, image_names=("stray \udcff byte", *images.image_names[1:])).census["hashes"]

@@ -17,7 +17,7 @@ from timm.data.distributed_sampler import RepeatAugSampler
 from vitreous.data.augment import DRAWS, augment
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.crops import random_crop
-from vitreous.data.datasets import open_dataset, pixels_in_memory
+from vitreous.data.datasets import open_dataset
 from vitreous.data.erasing import erase
 from vitreous.data.labelled import LabelledImages
 from vitreous.data.mixing import mix
@@ -140,7 +140,8 @@ def test_batches_equal_a_slow_loop(settings: Augmentation) -> None:
 
 def test_digits_are_changed_as_they_always_were() -> None:
     config, images = digits(), open_dataset("digits", "train")
-    pixels, labels = pixels_in_memory(images, config.preprocess), torch.tensor(images.labels)
+    labels = torch.tensor(images.labels)
+    pixels = torch.stack([images.pixels(n, config.preprocess) for n in range(len(images))])
     of = BatchPlan(config.preprocess, config.augmentation, 10, seed=0, batch_size=32, label_smoothing=0.05)
     made = batches(training_images(images, of), of, epoch=3)
     order = torch.split(epoch_order(len(images), seed=0, epoch=3), 32)
@@ -207,15 +208,6 @@ def test_an_epoch_ends_at_the_step_that_is_asked_for() -> None:
     assert [batch.step for batch in batches(TrainingImages(images), plan(), first_step=1, steps=3)] == [1, 2]
     assert [batch.step for batch in batches(TrainingImages(images), plan(), steps=99)] == [0, 1, 2, 3]
     assert batches(TrainingImages(images), plan(), first_step=4) == []
-
-
-def test_epochs_follow_one_another() -> None:
-    images, of = TrainingImages(data()), plan(accumulate=2)
-    one_by_one = [batch for epoch in (4, 5, 6) for batch in batches(images, of, epoch=epoch)]
-    assert [batch.epoch for batch in one_by_one] == [4] * 8 + [5] * 8 + [6] * 8
-    assert same(batches(images, of, epoch=4, epochs=3), one_by_one)
-    assert same(batches(images, of, epoch=4, epochs=3, first_step=3, steps=9), one_by_one[6:18])
-    assert same(batches(images, of, epoch=4, epochs=2, steps=99), one_by_one[:16])
 
 
 def test_every_epoch_and_every_seed_differ_and_each_comes_again() -> None:
@@ -297,7 +289,7 @@ def test_an_unreadable_image_stops_with_its_name(settings: Augmentation, workers
 @pytest.mark.parametrize("name", SETTINGS)
 def test_an_unreadable_image_is_left_out_and_the_others_stay_as_they_are(name: str) -> None:
     settings = replace(SETTINGS[name], mixup=0.0, cutmix=0.0)
-    of = plan(settings, unreadable="skip")
+    of = plan(settings, skips_unreadable=True)
     whole = batches(training_images(data(), of), of)
     for images in (training_images(data(unreadable=(8, 3)), of), TrainingImages(data(unreadable=(8, 3)))):
         made = batches(images, of)
@@ -313,7 +305,7 @@ def test_an_unreadable_image_is_left_out_and_the_others_stay_as_they_are(name: s
 
 def test_the_partner_of_an_unreadable_image_is_mixed_with_itself() -> None:
     settings = Augmentation(mixup=1.0)
-    of = plan(settings, unreadable="skip", label_smoothing=0.0)
+    of = plan(settings, skips_unreadable=True, label_smoothing=0.0)
     plain = {int(batch.samples[n]): batch.images[n] for batch in batches(TrainingImages(data()), plan(Augmentation()))
              for n in range(len(batch.samples))}  # fmt: skip
     whole = batches(TrainingImages(data()), of)

@@ -63,3 +63,14 @@ def test_what_does_not_fit_is_refused(tmp_path):
 def test_a_figure_is_the_kind_of_file_that_its_name_says(tmp_path, kind, start):
     write_figure(draw_probe(LAYERS, {"linear": DRAWS[:, 0]}), tmp_path / f"new/probe.{kind}")
     assert (tmp_path / f"new/probe.{kind}").read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("names", [("1 shot", "5 shots", "10 shots", "25 shots"), ("1 shot", "5 shots")])
+def test_numbers_of_shots_stand_in_one_row_in_their_order(names):
+    figure = draw_probe(LAYERS, dict.fromkeys(names, DRAWS))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.get_legend().get_texts()]
+    assert len({round(box.y0) for box in boxes}) == 1
+    assert [box.x0 for box in boxes] == sorted(box.x0 for box in boxes)
+    assert boxes[-1].x1 < figure.bbox.x1

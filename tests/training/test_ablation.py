@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from vitreous.errors import ConfigError, OutputError
+from vitreous.errors import CheckpointError, ConfigError, OutputError
 from vitreous.model.config import ViTConfig
 from vitreous.training.ablation import (
     AblationName,
@@ -164,7 +164,7 @@ def test_a_run_of_something_else_is_seen_before_any_work(tmp_path: Path) -> None
     run_ablation(patch_size_ablation(BASE, (4, 8)), tmp_path, seeds=2, train=Trainer(), progress=False)
     other = patch_size_ablation(replace(BASE, epochs=2), (4, 8))
     trainer = Trainer()
-    with pytest.raises(OutputError, match="another config"):
+    with pytest.raises(CheckpointError, match="another config: epochs 1 -> 2"):
         run_ablation(other, tmp_path, seeds=2, train=trainer, progress=False)
     assert not trainer.calls
     with pytest.raises(ConfigError, match="seeds is 0"):

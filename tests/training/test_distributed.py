@@ -17,7 +17,6 @@ from vitreous.model.vit import VisionTransformer
 from vitreous.training.config import MaskedPatches, Optim
 from vitreous.training.distributed import (
     Ranks,
-    bare,
     process_group,
     put_tensors,
     share_of,
@@ -58,7 +57,7 @@ def test_a_process_that_is_alone_is_all_there_is(monkeypatch: pytest.MonkeyPatch
         assert torch.equal(ranks.gather(rows), rows)
         ranks.wait()
         model = nn.Linear(2, 2)
-        assert spread(model, ranks, "ddp", torch.device("cpu")) is model and bare(model) is model
+        assert spread(model, ranks, "ddp", torch.device("cpu")) is model
         assert whole(rows) is rows and torch.equal(share_of(rows, rows.float()), rows)
 
 

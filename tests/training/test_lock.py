@@ -44,7 +44,7 @@ def test_a_lock_is_gone_when_the_run_is_over(tmp_path: Path) -> None:
     for _ in range(2):
         with locked_run(tmp_path / "run"):
             assert json.loads((tmp_path / "run" / LOCK).read_text())["pid"] == os.getpid()
-        assert list((tmp_path / "run").iterdir()) == []
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_trainer_is_refused_at_once_and_the_first_is_named(tmp_path: Path) -> None:
@@ -112,3 +112,16 @@ def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"run\.lock cannot be written"), locked_run(tmp_path / "file"):
         pass
+
+
+def test_folders_that_were_made_for_nothing_go_again_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with locked_run(tmp_path / "there" / "new" / "run"):
+        pass
+    assert (tmp_path / "there").is_dir() and not list((tmp_path / "there").iterdir())
+    with locked_run(tmp_path / "there"):
+        pass
+    assert (tmp_path / "there").is_dir()
+    with locked_run(tmp_path / "runs" / "run"):
+        (tmp_path / "runs" / "run" / "config.yaml").touch()
+    assert list((tmp_path / "runs").rglob("*")) == [tmp_path / "runs/run", tmp_path / "runs/run/config.yaml"]

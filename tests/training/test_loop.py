@@ -15,15 +15,17 @@ from torch import Tensor
 from vitreous.checkpoints.sources import open_model
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.datasets import open_dataset
+from vitreous.data.gather import gather_pictures
 from vitreous.data.order import epoch_order, keyed_seed
 from vitreous.data.transforms import to_tensor
-from vitreous.errors import InputError, NumericError, OutputError
+from vitreous.errors import CheckpointError, InputError, NumericError, OutputError
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.training import preparing
 from vitreous.training.config import Keeping, Optim, TrainConfig
 from vitreous.training.evaluate import evaluate
 from vitreous.training.loop import train
+from vitreous.training.predict import predict
 from vitreous.training.settings_file import plain, read_config
 
 PLAIN = ViTConfig((8, 8), (4, 4), classes=2, width=8, depth=1, heads=2)
@@ -95,7 +97,11 @@ def test_a_finished_run_is_kept_and_said_to_be_there(
     assert after.was_there and after.steps == before.steps
     assert after.evaluation is not None and before.evaluation is not None
     assert after.evaluation.to_dict() == before.evaluation.to_dict()
-    (tmp_path / "run" / "evaluation.json").unlink()  # as of an earlier version: tested again
+    kept = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    kept["data"] = {}  # as of an earlier version
+    (tmp_path / "run" / "evaluation.json").write_text(json.dumps(kept))
+    assert train(tiny_run, tmp_path / "run", progress=False).was_there
+    (tmp_path / "run" / "evaluation.json").unlink()  # as of an earlier version still: tested again
     again = train(tiny_run, tmp_path / "run", progress=False)
     assert again.was_there and again.steps == 8 and again.evaluation is not None
     assert again.evaluation.loss == pytest.approx(before.evaluation.loss, rel=1e-5)
@@ -243,6 +249,8 @@ def test_hidden_patches_are_learned_without_classes(tiny_run: TrainConfig, tmp_p
     config = replace(tiny_run, task="masked-patches", epochs=6)
     result = train(config, tmp_path / "run", progress=False)
     assert result.evaluation is None
+    with pytest.raises(CheckpointError, match="has no classification head"):
+        predict(open_model(tmp_path / "run"), gather_pictures(Path(tiny_run.data) / "test"))
     lines = _lines(tmp_path / "run")
     assert lines[-1]["train_loss_nats"] < lines[0]["train_loss_nats"] < 1.05 * math.log(512)
     assert "test_top1" not in lines[0] and "train_colour_top1" in lines[0]
@@ -326,3 +334,30 @@ def test_progress_goes_to_standard_error(
 
 def test_a_batch_larger_than_the_data_is_one_batch(tiny_run: TrainConfig, tmp_path: Path) -> None:
     assert train(replace(tiny_run, batch_size=1000), tmp_path / "run", progress=False).steps == 2
+
+
+def test_a_finished_run_whose_data_changed_since_is_refused_with_the_difference(
+    tiny_run: TrainConfig, photos: Path, tmp_path: Path
+) -> None:
+    config = replace(tiny_run, epochs=1)
+    train(config, tmp_path / "run", progress=False)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    photos.rename(tmp_path / "elsewhere")  # another place is no other data
+    (tmp_path / "elsewhere").rename(photos)
+    assert train(config, tmp_path / "run", progress=False).was_there
+    (photos / "train" / "red" / "0.png").unlink()
+    (photos / "test" / "blue" / "9.png").write_bytes((photos / "test" / "blue" / "0.png").read_bytes())
+    with pytest.raises(CheckpointError, match="finished run of this config on other data: ") as caught:
+        train(config, tmp_path / "run", progress=False)
+    told = str(caught.value)
+    assert "train had 14 images, has 13 (red 7 -> 6); test had 6 images, has 7 (blue 3 -> 4)\nchoose another" in told
+    assert caught.value.exit_code == 5
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_without_classes_needs_no_test_part(tiny_run: TrainConfig, photos: Path, tmp_path: Path) -> None:
+    config = replace(tiny_run, task="masked-patches", epochs=1)
+    train(config, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "evaluation.json").unlink()
+    again = train(config, tmp_path / "run", progress=False)
+    assert again.was_there and again.evaluation is None and again.steps == 4

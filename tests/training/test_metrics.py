@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vitreous.errors import ConfigError, NumericError
+from vitreous.training import loop
 from vitreous.training.config import Keeping, TrainConfig
 from vitreous.training.distributed import Ranks
 from vitreous.training.loop import train
-from vitreous.training.metrics import Step, Tally, check_tensorboard, metrics_written, train_metrics
+from vitreous.training.metrics import Step, Tally, check_tensorboard, metrics_written, peak_memory, train_metrics
 
 NAMES = tuple(f"{letter}.png" for letter in "abcdefgh")
 
@@ -96,3 +99,23 @@ def test_tensorboard_that_is_missing_is_said_before_anything_is_read(monkeypatch
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"pip install 'vitreous\[tensorboard\]'"):
         check_tensorboard()
+
+
+def test_what_was_learned_before_an_interruption_does_not_count_for_the_speed() -> None:
+    tally = Tally(NAMES, epoch={"images": 1000, "seconds": 1.0, "loss": 500.0, "steps": 100, "length": 1.0, "top1": 1})
+    tally.waiting += [_step(100), _step(101)]
+    tally.settle(2.0)
+    assert tally.epoch["images"] == 1008 and (tally.here["images"], tally.here["seconds"]) == (8, 2.0)
+    run = SimpleNamespace(ranks=Ranks(0, 3), operations=1000, peak=24_000, epochs=4)
+    told = loop._note(run, 1, tally, 0.5)  # type: ignore[arg-type]
+    assert told == "loss 0.510, top-1 50.0%, 12 images/s, MFU 17%, epoch 2/4"
+
+
+def test_where_nobody_tells_what_memory_was_taken_none_is_told() -> None:
+    script = (
+        "import sys; sys.modules['resource'] = None\n"  # as on Windows
+        "import torch; from vitreous.training.metrics import peak_memory; print(peak_memory(torch.device('cpu')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
+    assert (peak_memory(torch.device("cpu")) or 0) > 10

@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from vitreous.errors import ConfigError
 from vitreous.training import neighbours as module
 from vitreous.training.features import Features
-from vitreous.training.neighbours import nearest_neighbours, vote
+from vitreous.training.neighbours import nearest_neighbours, possible_neighbours, vote
 
 GENERATOR = torch.Generator().manual_seed(0)
 KNOWN = torch.randn(70, 6, generator=GENERATOR)
@@ -85,3 +85,11 @@ def test_too_many_neighbours_are_refused() -> None:
         nearest_neighbours(both, both, 4, neighbours=(71, 100))
     with pytest.raises(ConfigError, match="neighbours"):
         nearest_neighbours(both, both, 4, neighbours=(0,))
+
+
+def test_a_few_training_images_are_enough_for_the_nearest_one() -> None:
+    assert possible_neighbours(10) == (10, 20, 100, 200)
+    assert possible_neighbours(9) == (1, 10, 20, 100, 200)
+    few = Features(("a",), (KNOWN[:3],), torch.arange(3), torch.arange(3))
+    found = nearest_neighbours(few, few, 4, neighbours=possible_neighbours(3))
+    assert found.neighbours == (1,) and found.weighted.tolist() == [[1.0]]

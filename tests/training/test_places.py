@@ -17,6 +17,7 @@ from vitreous.interrupts import Terminated
 from vitreous.training import loop
 from vitreous.training.config import Keeping, Optim, TrainConfig
 from vitreous.training.loop import train
+from vitreous.training.states import read_state, write_state
 
 VARYING = ("elapsed_seconds", "train_images_per_second", "mfu", "peak_memory_mib")
 KINDS: dict[str, dict[str, Any]] = {
@@ -165,7 +166,7 @@ def test_another_config_or_other_data_is_refused_with_what_differs(
     (photos / "train" / "red" / "0.png").unlink()
     with pytest.raises(CheckpointError, match="another run") as caught:
         train(tiny_run, stopped, progress=False)
-    assert caught.value.exit_code == 5 and "data.train" in str(caught.value)
+    assert caught.value.exit_code == 5 and "train had 14 images, has 13 (red 7 -> 6)" in str(caught.value)
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
 
 
@@ -176,6 +177,7 @@ def test_what_goes_on_says_from_where_and_what_changed(
     said = " ".join(capsys.readouterr().err.split())
     assert "goes on after step 5 of 8" in said
     assert "not to the same bits" in said and "accumulate 1 -> 2" in said and "workers" not in said
+    assert "dropout and drop path draw other numbers" in said
 
 
 def test_a_damaged_state_is_named_and_an_earlier_one_taken(
@@ -228,3 +230,22 @@ def test_a_data_set_of_which_more_than_a_tenth_is_broken_is_refused(
     with pytest.raises(InputError, match=r"3 of 20 images could not be read[\s\S]*skipped\.tsv"):
         train(replace(tiny_run, unreadable="skip"), tmp_path / "run", progress=False)
     assert len((tmp_path / "run" / "skipped.tsv").read_text().splitlines()) == 4
+
+
+def test_a_run_of_an_earlier_version_goes_on(
+    tiny_run: TrainConfig, stopped: Path, tmp_path: Path, photos: Path
+) -> None:
+    path = stopped / "states" / "step-000000005.safetensors"
+    state = read_state(path)
+    for part, census in state.meta["run"]["data"].items():
+        state.meta["run"]["data"][part] = census["fingerprint"]  # all that was kept
+    write_state(stopped / "states", state.step, state.tensors, state.meta)
+    with (photos / "train" / "red" / "0.png").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(CheckpointError, match="another run: train is another one than then"):
+        train(tiny_run, stopped, progress=False)
+    content = (photos / "train" / "red" / "0.png").read_bytes()
+    (photos / "train" / "red" / "0.png").write_bytes(content.removesuffix(b"more"))
+    train(tiny_run, stopped, progress=False)
+    train(tiny_run, tmp_path / "whole", progress=False)
+    assert _result(stopped) == _result(tmp_path / "whole")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,13 @@ def test_classes_that_do_not_fit_are_refused(tiny_run: TrainConfig, photos: Path
     with pytest.raises(ConfigError, match=r"model\.classes is 3, but .* has 2 classes; set model\.classes to 2"):
         train(replace(tiny_run, model=model), tmp_path / "run", progress=False)
     (photos / "test" / "red").rename(photos / "test" / "rot")
-    with pytest.raises(ConfigError, match="give both parts the same folders"):
+    words = r"only the training part has red; only the test part has rot\ngive both parts the same"
+    with pytest.raises(InputError, match=words):
         train(tiny_run, tmp_path / "run", progress=False)
+    shutil.rmtree(photos / "test" / "rot")
+    with pytest.raises(InputError, match=r"photos: its parts have other classes: only the training part has red\n"):
+        train(tiny_run, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_single_class_is_refused(tiny_run: TrainConfig, photos: Path, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vitreous.errors import OutputError
+from vitreous.errors import CheckpointError, OutputError
 from vitreous.training.config import Keeping, Optim, TrainConfig
 from vitreous.training.runs import (
     append_metrics,
@@ -57,8 +59,10 @@ def test_a_finished_run_of_another_config_is_kept(tmp_path: Path) -> None:
     append_metrics(tmp_path, {"epoch": 1})
     _finish(tmp_path)
     other = replace(TrainConfig(), seed=1, optimizer=Optim(learning_rate=0.5))
-    with pytest.raises(OutputError, match=r"differs in optimizer\.learning_rate, seed\); choose another"):
+    difference = r"another config: optimizer\.learning_rate 0\.001 -> 0\.5; seed 0 -> 1\nchoose another"
+    with pytest.raises(CheckpointError, match=difference) as caught:
         check_run(tmp_path, other)
+    assert caught.value.exit_code == 5
     assert read_config(tmp_path / "config.yaml") == TrainConfig()
     assert (tmp_path / "metrics.jsonl").read_text()
 
@@ -67,7 +71,7 @@ def test_a_finished_run_is_the_same_with_other_settings_that_change_no_bit(tmp_p
     start_run(tmp_path, TrainConfig())
     _finish(tmp_path)
     check_run(tmp_path, replace(TrainConfig(), workers=3, keep=Keeping(states=5, models_every=2)))
-    with pytest.raises(OutputError, match=r"\(differs in threads\)"):  # it rounds differently
+    with pytest.raises(CheckpointError, match="threads 1 -> 2\n"):  # it rounds differently
         check_run(tmp_path, replace(TrainConfig(), workers=3, threads=2))
 
 
@@ -125,7 +129,7 @@ def test_a_finished_run_from_before_a_setting_was_known_is_still_one(tmp_path: P
     lines = (tmp_path / "config.yaml").read_text().splitlines(keepends=True)
     (tmp_path / "config.yaml").write_text("".join(line for line in lines if not line.startswith("accumulate")))
     check_run(tmp_path, TrainConfig())
-    with pytest.raises(OutputError, match="differs in accumulate"):
+    with pytest.raises(CheckpointError, match="accumulate 1 -> 4"):
         check_run(tmp_path, replace(TrainConfig(), accumulate=4))
 
 
@@ -160,3 +164,35 @@ def test_room_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"run needs 1,099,511,627,776.0 MiB .*, [\d,.]+ MiB are free"):
         check_room(tmp_path / "new" / "run", 2**60)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_starts_anew_leaves_nothing_of_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text("somebody's own")
+    start_run(tmp_path, TrainConfig())
+    assert (tmp_path / "evaluation.json").exists()  # there was no run before
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "model.safetensors").touch()
+    (tmp_path / "skipped.tsv").touch()
+    checkpoint_folder(tmp_path, 3).mkdir(parents=True)
+    (checkpoint_folder(tmp_path, 3) / "config.json").touch()
+    start_run(tmp_path, TrainConfig())
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+
+
+def test_somebodys_own_files_in_the_place_of_the_best_model_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"best has other files in it \(notes.txt\)"):
+        check_run(tmp_path, TrainConfig())
+
+
+def test_a_line_that_is_too_long_for_the_limit_says_which_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=r"File too large; raise the limit \(`ulimit -f`\)"):
+        append_metrics(tmp_path, {"epoch": 1})
+    assert (tmp_path / "metrics.jsonl").read_text() == ""

@@ -10,7 +10,7 @@ from vitreous.errors import ConfigError
 from vitreous.model.config import ViTConfig
 from vitreous.training.config import Optim, TrainConfig
 from vitreous.training.recipes import PRESETS
-from vitreous.training.settings_file import from_yaml, plain, read_config, to_yaml
+from vitreous.training.settings_file import choices, from_yaml, plain, read_config, to_yaml
 
 
 @pytest.mark.parametrize("config", [TrainConfig(), *(recipe() for recipe in PRESETS.values())])
@@ -69,6 +69,9 @@ def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
         ("optimizer: {momentum: 2}", "optimizer.momentum is 2.0"),
         ("epochs: 0", "epochs is 0"),
         ("a: [", "is not YAML"),
+        ("seed: 1\nepochs: 2\nseed: 2", "line 3 sets 'seed' a second time"),
+        ("model:\n  width: 8\n  width: 16", "line 3 sets 'width' a second time"),
+        ("model: {width: 8, width: 8}", "line 1 sets 'width' a second time"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
@@ -97,3 +100,10 @@ def test_a_list_of_any_length_comes_back_as_it_was(stem: tuple[int, ...] | None)
         from_yaml("model: {stem: [1, x]}")
     with pytest.raises(ConfigError, match=r"model.stem is 3; expected a list"):
         from_yaml("model: {stem: 3}")
+
+
+def test_the_words_that_a_setting_may_be_are_known_by_its_path() -> None:
+    known = choices()
+    assert known["optimizer.name"] == ("adamw", "adam", "sgd", "muon")
+    assert known["task"] == ("classes", "masked-patches") and "rope" in known["model.positions"]
+    assert "seed" not in known and all(len(words) > 1 for words in known.values())

@@ -16,14 +16,14 @@ from PIL import Image
 
 from vitreous.data.datasets import open_dataset
 from vitreous.data.order import epoch_order, keyed_seed
-from vitreous.data.sources.streams import LabelledStream, Place, open_stream
+from vitreous.data.sources.streams import BEGINNING, LabelledStream, StreamPlace, open_stream
 from vitreous.data.training_batches import TrainingImages
 from vitreous.errors import ConfigError, InputError
 from vitreous.interrupts import Terminated
 from vitreous.training import loop, preparing
 from vitreous.training.config import Keeping, TrainConfig
 from vitreous.training.loop import train
-from vitreous.training.stretches import START, stretches
+from vitreous.training.stretches import stretches
 
 library = pytest.importorskip("datasets")
 
@@ -81,15 +81,15 @@ def _steps_of_epochs(epochs: int, batch_size: int) -> list[int]:
 
 def test_a_data_set_is_one_stretch_and_a_stream_has_one_for_each_window(stream: str, photos: Path) -> None:
     images = TrainingImages(open_dataset(photos, "train"))
-    (only,) = stretches(images, seed=0, epoch=3, start=START)
+    (only,) = stretches(images, seed=0, epoch=3, start=BEGINNING)
     assert only.images is images and only.key == 3
     assert list(stretches(images, seed=0, epoch=3, start=only.following)) == []
     opened = open_stream(stream, "train", window=4)
-    found = list(stretches(opened, seed=0, epoch=3, start=START))
+    found = list(stretches(opened, seed=0, epoch=3, start=BEGINNING))
     windows = list(opened.windows(seed=0, epoch=3))
     assert [part.images.images.image_names for part in found] == [window.images.image_names for window in windows]
     assert [part.key for part in found] == [keyed_seed(3, *window.place) for window in windows]
-    assert len({part.key for epoch in (3, 4) for part in stretches(opened, seed=0, epoch=epoch, start=START)}) == 12
+    assert len({part.key for epoch in (3, 4) for part in stretches(opened, seed=0, epoch=epoch, start=BEGINNING)}) == 12
     for number, part in enumerate(found):
         rest = list(stretches(opened, seed=0, epoch=3, start=part.following))
         assert [other.key for other in rest] == [other.key for other in found[number + 1 :]]
@@ -98,8 +98,8 @@ def test_a_data_set_is_one_stretch_and_a_stream_has_one_for_each_window(stream: 
 def test_a_stream_of_nothing_is_refused() -> None:
     nothing = LabelledStream("hf-stream:none", "train", ("a", "b"), 2, 4, lambda shard, left_out: iter(()))
     with pytest.raises(InputError, match="no rows in its part train"):
-        list(stretches(nothing, seed=0, epoch=0, start=START))
-    assert list(stretches(nothing, seed=0, epoch=0, start=Place(1, 3))) == []
+        list(stretches(nothing, seed=0, epoch=0, start=BEGINNING))
+    assert list(stretches(nothing, seed=0, epoch=0, start=StreamPlace(1, 3))) == []
 
 
 def test_each_epoch_sees_every_image_of_the_stream_once_a_window_at_a_time(

@@ -11,7 +11,6 @@ from tyro.conf import Positional, arg
 
 from vitreous.checking import check_count
 from vitreous.commands.words import File, Model, check_figure, print_json
-from vitreous.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,14 +58,14 @@ class Probe:
         from vitreous.checkpoints.sources import open_model
         from vitreous.data.datasets import open_dataset
         from vitreous.inspecting.ranks import device_of_this_process
+        from vitreous.training.changes import check_same_classes
 
         if self.most is not None:
             check_count("most", self.most, least=1)
         check_figure(self.figure)
         loaded = open_model(self.model)
         learned, tested = open_dataset(self.data, "train"), open_dataset(self.data, "test")
-        if learned.class_names != tested.class_names:
-            raise InputError(f"{self.data}: the training part has other classes than the test part; give both the same")
+        check_same_classes(learned, tested)
         loaded.model.to(device_of_this_process(self.device))
         found, images = self._probe(loaded, learned, tested)
         if self.figure is not None:
@@ -89,7 +88,7 @@ class Probe:
         from vitreous.training.features import layer_features
         from vitreous.training.few_shot import few_shot, few_shot_samples
         from vitreous.training.linear_probe import linear_probe
-        from vitreous.training.neighbours import nearest_neighbours
+        from vitreous.training.neighbours import nearest_neighbours, possible_neighbours
 
         classes, labels = len(learned.class_names), torch.tensor(learned.labels)
         options: dict[str, Any] = {"batch_size": self.batch_size, "workers": self.workers, "progress": True}
@@ -100,7 +99,7 @@ class Probe:
         if self.how == "few-shot":
             return few_shot(known, asked, labels, classes), images
         if self.how == "k-nn":
-            return nearest_neighbours(known, asked, classes), images
+            return nearest_neighbours(known, asked, classes, neighbours=possible_neighbours(images[0])), images
         with progress_bar("linear probe", len(known.layers)) as advance:
             return linear_probe(known, asked, classes, advance=advance), images
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from vitreous.checking import check_choice
 from vitreous.commands.words import File, Images, Model, check_figure, print_json
 from vitreous.errors import ConfigError
 from vitreous.training.config import TrainConfig
@@ -112,16 +114,21 @@ class Predict:
 
 
 def started_from(arguments: list[str]) -> TrainConfig:
-    """The settings to start from: those of the recipe or file behind `--preset`, else of the first recipe."""
-    from vitreous.training.recipes import PRESETS
-    from vitreous.training.settings_file import read_config
+    """The settings to start from: those of the recipe or file behind `--preset`, else of the first recipe.
 
+    Raises:
+        ConfigError: if there is none such, or a word behind another option is none that it takes.
+    """
+    from vitreous.training.recipes import PRESETS
+    from vitreous.training.settings_file import choices, read_config
+
+    allowed = choices()
     name = Train.preset
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == "--preset":
-            name = following
-        elif argument.startswith("--preset="):
-            name = argument.removeprefix("--preset=")
+    for option, value in _options(arguments):
+        if option == "preset":
+            name = value
+        elif option in allowed:
+            check_choice(option, value, allowed[option])
     if name in PRESETS:
         return PRESETS[name]()
     if Path(name).suffix in (".yaml", ".yml"):
@@ -129,6 +136,14 @@ def started_from(arguments: list[str]) -> TrainConfig:
     close = difflib.get_close_matches(name, PRESETS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(PRESETS)}, or give a .yaml file"
     raise ConfigError(f"{name!r} is no preset; {hint}")
+
+
+def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    """(name, value) of every option that has one word, spelled `--name value` or `--name=value`."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument.startswith("--"):
+            name, equals, value = argument.removeprefix("--").partition("=")
+            yield name.replace("-", "_"), value if equals else following
 
 
 def _draw_curves(out: Path) -> Path | None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import difflib
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from vitreous.data.images import shown
 from vitreous.data.labelled import LabelledImages, Split
-from vitreous.data.preprocess import Preprocess
 from vitreous.data.sources.built_in import BUILT_IN, synthetic
 from vitreous.data.sources.folders import class_folders, read_file
 from vitreous.data.sources.hugging_face import hugging_face_images
@@ -18,16 +14,12 @@ from vitreous.data.sources.layout import has_files, part_of
 from vitreous.data.sources.parquet_files import parquet_images
 from vitreous.data.sources.streams import open_stream
 from vitreous.data.sources.webdataset import braced, tar_images
-from vitreous.errors import InputError, MemoryLimitError
-from vitreous.progress import progress_bar
+from vitreous.errors import InputError
 
-__all__ = ["BUILT_IN", "LabelledImages", "Split", "names_a_dataset", "open_dataset", "pixels_in_memory", "read_file"]
+__all__ = ["BUILT_IN", "LabelledImages", "Split", "names_a_dataset", "open_dataset", "read_file"]
 
 PREFIXES = ("synthetic:", "hf:", "hf-stream:")
 """Of names that stand for no file or folder."""
-
-MEMORY_LIMIT = 8 * 2**30
-"""Bytes that `pixels_in_memory` takes at most."""
 
 
 def open_dataset(name_or_path: str | Path, split: Split = "test", *, allow_empty: bool = False) -> LabelledImages:
@@ -74,9 +66,9 @@ def open_dataset(name_or_path: str | Path, split: Split = "test", *, allow_empty
             )
         return tar_images(braced(name), name, split)
     if not is_there:
-        raise InputError(
-            f"{shown(name)}: no such data set, file or folder; built-in data sets: {', '.join(sorted(BUILT_IN))}"
-        )
+        close = difflib.get_close_matches(name, BUILT_IN, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"built-in data sets: {', '.join(sorted(BUILT_IN))}"
+        raise InputError(f"{shown(name)}: no such data set, file or folder; {hint}")
     part = part_of(path, split)
     if part[0].is_dir():
         return class_folders(part[0], name, split, allow_empty=allow_empty)
@@ -98,46 +90,6 @@ def names_a_dataset(source: str | Path) -> bool:
         or path.suffix in (".parquet", ".tar")
         or (_is_there(path) and has_files(path))
     )
-
-
-def pixels_in_memory(
-    images: LabelledImages, preprocess: Preprocess, *, workers: int = 1, progress: bool = False
-) -> Tensor:
-    """Every image at the model's size: (images, 3, image_height, image_width), whatever `workers` is.
-
-    uint8, or float32 in [0, 1] where the preprocessing does not round to bytes.
-
-    Args:
-        images: what to decode.
-        preprocess: the resize and the crop; mean and std are not applied.
-        workers: threads that decode.
-        progress: whether to draw a bar.
-
-    Raises:
-        InputError: if an image cannot be decoded.
-        MemoryLimitError: if this takes more than 8 GiB.
-    """
-    height, width = preprocess.image_size
-    dtype = torch.uint8 if preprocess.has_bytes else torch.float32
-    needed, allowed = len(images) * 3 * height * width * dtype.itemsize, MEMORY_LIMIT
-    if needed > allowed:
-        raise MemoryLimitError(
-            f"{images.name}: {len(images):,} images of {height} x {width} pixels need "
-            f"{needed / 2**30:.1f} GiB in memory, {allowed / 2**30:.1f} GiB are allowed; "
-            "use fewer images or a smaller image_size"
-        )
-    pixels = torch.empty(len(images), 3, height, width, dtype=dtype)
-
-    def decode(index: int) -> None:
-        pixels[index] = images.pixels(index, preprocess)
-
-    with (
-        progress_bar(f"reading {images.name}", len(images), shown=progress) as advance,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        for _ in pool.map(decode, range(len(images))):
-            advance(1, "")
-    return pixels
 
 
 def _is_there(path: Path) -> bool:

@@ -20,8 +20,8 @@ def duplicates(
     """Images that come in both, by their names: (of `learned`, of `tested`).
 
     The same file counts, or where there are no files the same pixels; a file that was saved again does not. Everything
-    is read but what has a size of its own. Of several that are alike the first stands for all; what cannot be read is
-    left out.
+    is read but what has a size of its own. Of several that are alike the first stands for all; what cannot be decoded
+    is left out.
 
     Args:
         learned: what is trained with.
@@ -41,6 +41,8 @@ def duplicates(
             advance(1, "")
         for index in wanted:
             digest = _digest(tested, index, has_files)
+            if digest in first and not _is_image(learned, first[digest]):
+                del first[digest]
             if digest in first:
                 found.append((learned.image_names[first[digest]], tested.image_names[index]))
             advance(1, "")
@@ -56,6 +58,14 @@ def duplicates_are_quick(learned: LabelledImages, tested: LabelledImages) -> boo
 
 def _worth_reading(images: LabelledImages, sizes: set[int] | None) -> list[int]:
     return [index for index in range(len(images)) if sizes is None or images.sizes[index] in sizes]
+
+
+def _is_image(images: LabelledImages, index: int) -> bool:
+    try:
+        images.read(index)
+    except InputError:
+        return False
+    return True
 
 
 def _digest(images: LabelledImages, index: int, has_files: bool) -> bytes:

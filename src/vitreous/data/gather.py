@@ -19,7 +19,7 @@ from vitreous.data.headers import Size, header_size
 from vitreous.data.images import Encoded, find_images, read_content, shown
 from vitreous.data.labelled import LabelledImages
 from vitreous.data.preprocess import Preprocess
-from vitreous.data.transforms import decode_pixels, to_pixels
+from vitreous.data.transforms import pixels_of
 from vitreous.errors import ConfigError, InputError
 
 _Answer = TypeVar("_Answer")
@@ -60,9 +60,7 @@ class Pictures:
         Raises:
             InputError: if it cannot be decoded.
         """
-        if self.content is None:
-            return to_pixels(self.read(index), preprocess)
-        return decode_pixels(self.content(index), preprocess)
+        return pixels_of(self.read, self.content, index, preprocess)
 
     def size_of(self, index: int) -> Size | None:
         """(image_height, image_width) of one picture, from its header where it has one; None if it cannot be read."""

@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from itertools import repeat
+from typing import Any, Literal
 
 from PIL import Image
 from torch import Tensor
 
 from vitreous.data.images import Encoded
 from vitreous.data.preprocess import Preprocess
-from vitreous.data.transforms import decode_pixels, to_pixels
+from vitreous.data.transforms import pixels_of
 
 Split = Literal["train", "test"]
 
@@ -57,15 +58,31 @@ class LabelledImages:
             digest.update(hash_list(column))
         return digest.hexdigest()
 
+    @cached_property
+    def census(self) -> dict[str, Any]:
+        """The fingerprint, and what tells how a data set changed when it is another one: plain data.
+
+        `images` has how many images each class has, `hashes` a short hash of their names and sizes.
+        """
+        listed: list[list[str]] = [[] for _ in self.class_names]
+        sizes = self.sizes if len(self.sizes) == len(self) else repeat("")
+        for label, name, size in zip(self.labels, self.image_names, sizes, strict=False):
+            listed[label].append(f"{name}\0{size}")
+        texts = ("\0".join(lines).encode(errors="surrogatepass") for lines in listed)
+        hashes = [hashlib.sha256(text).hexdigest()[:16] for text in texts]
+        return {
+            "fingerprint": self.fingerprint,
+            "images": dict(zip(self.class_names, map(len, listed), strict=True)),
+            "hashes": dict(zip(self.class_names, hashes, strict=True)),
+        }
+
     def pixels(self, index: int, preprocess: Preprocess) -> Tensor:
         """One image resized and cropped, as `to_pixels(read(index), preprocess)` and sooner.
 
         Raises:
             InputError: if it cannot be decoded.
         """
-        if self.content is None:
-            return to_pixels(self.read(index), preprocess)
-        return decode_pixels(self.content(index), preprocess)
+        return pixels_of(self.read, self.content, index, preprocess)
 
 
 def hash_list(values: Iterable[object]) -> bytes:

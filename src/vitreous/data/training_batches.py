@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -30,8 +29,6 @@ from vitreous.data.policies import apply_policy
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.transforms import normalise
 from vitreous.errors import InputError
-
-Unreadable = Literal["stop", "skip"]
 
 MIXING = 2**32
 """Stands where keys have the repeat of an image, in the key of a step's mixing: more than there are repeats."""
@@ -53,7 +50,7 @@ class BatchPlan:
         rank: of this process, from 0.
         world: how many processes share the work.
         workers: processes that decode and change images; 0 does it here.
-        unreadable: what an image that cannot be decoded does: stops, or is left out and listed.
+        skips_unreadable: whether an image that cannot be decoded is left out and listed, or stops the batches.
     """
 
     preprocess: Preprocess
@@ -66,7 +63,7 @@ class BatchPlan:
     rank: int = 0
     world: int = 1
     workers: int = 0
-    unreadable: Unreadable = "stop"
+    skips_unreadable: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,6 @@ def training_batches(
     epoch: int,
     first_step: int = 0,
     steps: int | None = None,
-    epochs: int = 1,
 ) -> Iterator[Iterator[TrainingBatch]]:
     """This process's parts of an epoch's batches, in order, made by workers that run ahead and end with the block.
 
@@ -150,28 +146,20 @@ def training_batches(
             for batch in batches:  # `plan.accumulate` of them for each step
                 ...
 
-    Workers take a moment to start. Where epochs are short let one block last for several: the batches of the next
-    epoch follow those of the one before it, and are made while that is tested.
-
     Args:
         images: what `training_images` made ready.
         plan: how they become batches.
-        epoch: to begin with, from 0, or another number for it in the keys of the order and of all that is drawn.
-        first_step: of that epoch, to begin with; none before it is made.
-        steps: at which to end, counted from the first of that epoch, that one left out; None for all.
-        epochs: at most so many.
+        epoch: from 0, or another number for it in the keys of the order and of all that is drawn.
+        first_step: to begin with; none before it is made.
+        steps: at which to end, that one left out; None for all.
 
     Raises:
         InputError: inside the block, if an image cannot be decoded and the plan does not skip such.
         WorkerError: inside the block, if a worker dies or a batch takes more than five minutes.
     """
     of_epoch = steps_of_epoch(len(images.images), plan.batch_size)
-    ends = of_epoch * epochs if steps is None else min(steps, of_epoch * epochs)
-    keys = [
-        (epoch + step // of_epoch, step % of_epoch, part)
-        for step in range(first_step, ends)
-        for part in range(plan.accumulate)
-    ]
+    ends = of_epoch if steps is None else min(steps, of_epoch)
+    keys = [(epoch, step, part) for step in range(first_step, ends) for part in range(plan.accumulate)]
     with made_ahead(partial(_made, images, plan), keys, plan.workers) as made:
         yield (_checked(batch, plan) for batch in made)
 
@@ -237,7 +225,7 @@ def _order(samples: int, seed: int, epoch: int) -> Tensor:
 
 
 def _checked(batch: TrainingBatch, plan: BatchPlan) -> TrainingBatch:
-    if batch.unread and plan.unreadable == "stop":
+    if batch.unread and not plan.skips_unreadable:
         _, cause = batch.unread[0]
         raise InputError(f"{cause}\nset unreadable to skip to train without such images")
     return batch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -70,6 +72,23 @@ def decode_pixels(content: Encoded, preprocess: Preprocess) -> Tensor:
     top, left, height, width = _without_far_ends(pixels.shape[:2], preprocess)
     pixels = pixels[top : top + height, left : left + width]
     return _centre(_resized(pixels, _resized_size((height, width), preprocess), preprocess), preprocess)
+
+
+def pixels_of(
+    read: Callable[[int], Image.Image], content: Callable[[int], Encoded] | None, index: int, preprocess: Preprocess
+) -> Tensor:
+    """One of several pictures resized and cropped: from its file where it is in one, which is sooner.
+
+    Args:
+        read: gives the picture, decoded.
+        content: gives its file; None where there is none.
+        index: which picture.
+        preprocess: the resize and the crop.
+
+    Raises:
+        InputError: if it cannot be decoded.
+    """
+    return to_pixels(read(index), preprocess) if content is None else decode_pixels(content(index), preprocess)
 
 
 def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:

@@ -88,7 +88,8 @@ def draw_lines(axes: Axes, lines: Mapping[str, Line], top: float | None = None) 
     canvas.style_plot(axes)
     names = [canvas.shorten(name, 40) for name in lines]
     longest = max(map(len, names))
-    across = 3 if longest <= 9 else 2 if longest <= 20 else 1
+    short = 4 if len(names) == 4 else 3  # a row of its own for few-shot's four numbers, in their order
+    across = short if longest <= 9 else 2 if longest <= 20 else 1
     legend = axes.legend(
         loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=across, frameon=False, borderaxespad=0.2,
         handlelength=2.4, columnspacing=1.4, labelcolor=canvas.INK,

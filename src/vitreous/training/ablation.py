@@ -26,7 +26,6 @@ from vitreous.model.config import Positions, PositionsAt, ViTConfig
 from vitreous.progress import say
 from vitreous.training.confidence import Estimate, estimate
 from vitreous.training.config import Optim, TrainConfig
-from vitreous.training.runs import check_run
 
 AblationName = Literal["positions", "pooling", "patch-size"]
 RATES = (3e-4, 1e-3, 3e-3)
@@ -180,9 +179,12 @@ def run_ablation(
 
     Raises:
         ConfigError: if `seeds` is below 1.
-        OutputError: if `out` cannot be written, or holds a run of another config under the same name.
+        OutputError: if `out` cannot be written.
+        CheckpointError: if it holds a run of another config, or of other data, under the same name.
         InputError, NumericError: as `train` does.
     """
+    from vitreous.training.runs import check_run  # numpy, which the command line does not wait for
+
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be at least 1")
     out = Path(out)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vitreous.training.distributed import share_of
+from vitreous.training.distributed import share_again, share_of
 
 _START = "average."
 
@@ -58,5 +58,6 @@ class RunningAverage:
 
     @torch.no_grad()
     def _put(self, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+        share_again(model)  # it was tested
         for name, weight in model.named_parameters():
             weight.copy_(weights[name])

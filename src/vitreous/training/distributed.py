@@ -146,11 +146,12 @@ def spread(model: nn.Module, ranks: Ranks, how: Parallel, device: torch.device) 
     return model
 
 
-def bare(model: nn.Module) -> nn.Module:
-    """The model itself, out of what `spread` or torch.compile put around it."""
-    while isinstance(model, nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
-        model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model._orig_mod  # type: ignore[assignment]
-    return model
+def share_again(model: nn.Module) -> None:
+    """Lets go of whole weights that a forward pass gathered: without a backward pass FSDP keeps those of the root."""
+    for module in model.modules():
+        reshard: Any = getattr(module, "reshard", None)  # of FSDPModule, whose import is slow
+        if reshard is not None:
+            reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -178,7 +179,6 @@ def training_tensors(model: nn.Module, optimizers: Sequence[torch.optim.Optimize
 
     They are the tensors themselves, or shares of them, not copies: for `whole_tensors`.
     """
-    model = bare(model)
     found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
     for number, optimizer in enumerate(optimizers):
@@ -209,7 +209,6 @@ def put_tensors(saved: Mapping[str, Tensor], model: nn.Module, optimizers: Seque
     Raises:
         CheckpointError: if a tensor of the model is missing or of another shape, or an optimizer's is of no weight.
     """
-    model = bare(model)
     for name, tensor in model.state_dict().items():
         found = saved.get(f"model.{name}")
         if found is None or found.shape != tensor.shape:

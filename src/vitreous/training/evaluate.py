@@ -16,6 +16,7 @@ from vitreous.data.transforms import to_tensor
 from vitreous.errors import CheckpointError, ConfigError, NumericError
 from vitreous.model.forward import run_model
 from vitreous.progress import progress_bar
+from vitreous.training.changes import changed_names
 
 
 @dataclass(frozen=True)
@@ -156,18 +157,8 @@ def check_class_names(loaded: LoadedModel, images: LabelledImages) -> None:
     ours, theirs = loaded.class_names, images.class_names
     if not ours or ours == theirs:
         return
-    only_model = [name for name in ours if name not in theirs]
-    only_data = [name for name in theirs if name not in ours]
-    if only_model or only_data:
-        difference = f"only the model has {_some(only_model)}; only the data has {_some(only_data)}"
-    else:
-        difference = "the names are the same, in another order"
     raise CheckpointError(
         f"{loaded.name} has {len(ours)} classes, {images.name} has {len(theirs)}, and they differ: "
-        f"{difference}; evaluate on the data set that the model was trained for"
+        f"{changed_names(ours, theirs, ('the model', 'the data'))}; "
+        "evaluate on the data set that the model was trained for"
     )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more if names else "none"

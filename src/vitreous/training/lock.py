@@ -24,7 +24,7 @@ LOCK = "run.lock"
 
 @contextmanager
 def locked_run(folder: Path) -> Iterator[None]:
-    """Inside, no other process can train in this folder; the folder is made if there is none.
+    """Inside, no other process can train in this folder, which is made if there is none, and goes if it stays empty.
 
     The system itself lets go of the lock when its holder ends, however it ends, so that a killed run can go on at
     once; workers that it leaves behind hold nothing. Where a file system knows no locks, the process that the file
@@ -34,6 +34,7 @@ def locked_run(folder: Path) -> Iterator[None]:
         OutputError: if another process trains there, with its number and machine, or if the folder cannot be written.
     """
     path = folder / LOCK
+    made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _take(path)
@@ -45,6 +46,9 @@ def locked_run(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()  # before it is let go, so that nobody holds a file that is gone
         os.close(descriptor)
+        with suppress(OSError):  # the first that is not empty
+            for place in made:
+                place.rmdir()
 
 
 def _take(path: Path) -> int:

@@ -18,32 +18,26 @@ from torch import nn
 from vitreous.atomic import write_atomically
 from vitreous.checkpoints.sources import open_model
 from vitreous.checkpoints.words import MODEL
-from vitreous.data.datasets import open_dataset
 from vitreous.data.order import keyed_seed
+from vitreous.data.sources.streams import BEGINNING
 from vitreous.data.training_batches import TrainingBatch, steps_of_epoch, training_batches
-from vitreous.errors import NumericError
+from vitreous.errors import CheckpointError, NumericError
 from vitreous.interrupts import Stop, stop_when_ready
 from vitreous.progress import progress_bar, say
+from vitreous.training.changes import changed_parts, listed
 from vitreous.training.config import TrainConfig
 from vitreous.training.distributed import process_group, whole
 from vitreous.training.evaluate import Evaluation, evaluate
 from vitreous.training.held_out import look
 from vitreous.training.lock import locked_run
-from vitreous.training.metrics import Step, Sums, metrics_written, peak_memory, train_metrics
+from vitreous.training.metrics import Step, Sums, Tally, metrics_written, peak_memory, train_metrics
 from vitreous.training.optimizer import learning_rate, set_learning_rate
-from vitreous.training.places import SKIPPED, Place, gather_unread, resume, write_place
-from vitreous.training.preparing import Run, prepare, save_model
+from vitreous.training.places import RunPlace, gather_unread, resume, write_place
+from vitreous.training.preparing import Run, census, open_parts, prepare, save_model
 from vitreous.training.reproducible import reproducible
-from vitreous.training.runs import CONFIG, check_run, checkpoint_folder, read_metrics
-from vitreous.training.settings_file import read_config
+from vitreous.training.runs import BEST, EVALUATION, SKIPPED, check_run, checkpoint_folder, read_metrics
 from vitreous.training.states import STATES
-from vitreous.training.stretches import START, Stretch, stretches
-
-BEST = "best"
-"""Folder of the model that did best on the test part."""
-
-EVALUATION = "evaluation.json"
-"""How the result did on the test part, and what it took."""
+from vitreous.training.stretches import Stretch, stretches
 
 STEPS_PER_LINE = 50
 """Of the optimizer, between two lines of metrics."""
@@ -91,11 +85,10 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
         progress: whether to draw a bar and to say what is done, on standard error.
 
     Raises:
-        OutputError: if `out` cannot be written, somebody else trains there, or it holds a finished run of another
-            config; before any work.
+        OutputError: if `out` cannot be written, or somebody else trains there; before any work.
         InputError: if the data cannot be read, or has a single class.
         ConfigError: if the model's classes are not as many as the data's, or the machine has not what is asked for.
-        CheckpointError: if `out` holds an unfinished run of another config or other data.
+        CheckpointError: if `out` holds a run of another config or other data, with the difference.
         NumericError: if the loss or a gradient becomes NaN or infinite, with the step and the files; what was saved
             before stays.
         KeyboardInterrupt: if a signal asked to stop; the step was finished, and the run saved.
@@ -104,7 +97,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
     out = Path(out)
     check_run(out, config)
     if (out / MODEL).exists():
-        return _kept(out, progress)
+        return _kept(config, out, progress)
     with (
         reproducible(config.threads),
         process_group() as ranks,
@@ -143,18 +136,18 @@ class _Desk:
     counted: float
     top1: float | None = None
 
-    def save(self, run: Run, place: Place) -> None:
+    def save(self, run: Run, place: RunPlace) -> None:
         """Saves where the run is; what it took is counted from the first of its parts on."""
         write_place(run, place, time.monotonic() - self.began)
         self.saved = self.counted = time.monotonic()
 
-    def settle(self, place: Place) -> None:
+    def settle(self, place: RunPlace) -> None:
         """Counts the steps since the last count, and the time that they took."""
         before, self.counted = self.counted, time.monotonic()
         place.tally.settle(self.counted - before)
 
 
-def _learn(run: Run, place: Place, epoch: int, desk: _Desk) -> None:
+def _learn(run: Run, place: RunPlace, epoch: int, desk: _Desk) -> None:
     """The steps of an epoch that are not done yet."""
     run.spread_out.train()
     desk.counted = time.monotonic()
@@ -165,7 +158,7 @@ def _learn(run: Run, place: Place, epoch: int, desk: _Desk) -> None:
             return
 
 
-def _learn_from(stretch: Stretch, run: Run, place: Place, epoch: int, desk: _Desk) -> None:
+def _learn_from(stretch: Stretch, run: Run, place: RunPlace, epoch: int, desk: _Desk) -> None:
     """The steps of a data set or of a window that are not done yet."""
     config, tally = run.config, place.tally
     names = tally.image_names = stretch.images.images.image_names
@@ -191,7 +184,7 @@ def _learn_from(stretch: Stretch, run: Run, place: Place, epoch: int, desk: _Des
                 desk.save(run, place)
             if asked:
                 raise _interrupt(run, place, desk)
-            desk.advance(1, _note(run, epoch, tally.epoch, desk.top1))
+            desk.advance(1, _note(run, epoch, tally, desk.top1))
     desk.settle(place)
 
 
@@ -219,7 +212,7 @@ def _step(run: Run, step: int, epoch: int, parts: Sequence[TrainingBatch], rate:
     return Step(step, tuple(part.samples for part in parts), tuple(losses), tuple(counts), length)
 
 
-def _test(run: Run, place: Place, epoch: int, desk: _Desk) -> Evaluation | None:
+def _test(run: Run, place: RunPlace, epoch: int, desk: _Desk) -> Evaluation | None:
     """How the model, or the average of its weights, does after an epoch; it is kept where the config asks for it."""
     is_last = place.step == run.steps
     run.spread_out.eval()
@@ -253,7 +246,7 @@ def _look(run: Run, desk: _Desk, *, in_float32: bool) -> tuple[Evaluation | None
         return look(run.model, run.tested, run.arithmetic.device, run.ranks, lambda: desk.stop.asked)
 
 
-def _report(run: Run, place: Place, epoch: int, evaluation: Evaluation | None, desk: _Desk) -> None:
+def _report(run: Run, place: RunPlace, epoch: int, evaluation: Evaluation | None, desk: _Desk) -> None:
     """Writes an epoch's line of metrics and the models that are to be kept; the last one is the result."""
     keep, is_last = run.config.keep, place.step == run.steps
     results: dict[str, Any] = {"epoch": epoch + 1}
@@ -264,8 +257,9 @@ def _report(run: Run, place: Place, epoch: int, evaluation: Evaluation | None, d
     metrics |= _learned(run, place.tally.epoch, desk) | results
     desk.write(metrics)
     desk.top1 = metrics.get("test_top1")
-    desk.advance(0, _note(run, epoch, place.tally.epoch, desk.top1))
-    place.tally.line, place.tally.epoch, place.epochs, place.start = {}, {}, epoch + 1, START
+    desk.advance(0, _note(run, epoch, place.tally, desk.top1))
+    place.tally.line, place.tally.epoch, place.tally.here = {}, {}, {}
+    place.epochs, place.start = epoch + 1, BEGINNING
     if run.config.keeps(epoch + 1) or (is_last and keep.models_every):
         save_model(run, checkpoint_folder(run.out, epoch + 1), results)
     if keep.best and evaluation is not None and evaluation.top1 > place.best:
@@ -274,54 +268,68 @@ def _report(run: Run, place: Place, epoch: int, evaluation: Evaluation | None, d
     if is_last:
         took = {"steps": run.steps, "seconds": time.monotonic() - desk.began}
         if run.ranks.is_main:
-            kept = took | ({} if evaluation is None else {"evaluation": evaluation.to_dict()})
+            kept = took | {"data": run.identity["data"]}
+            kept |= {} if evaluation is None else {"evaluation": evaluation.to_dict()}
             write_atomically(run.out / EVALUATION, json.dumps(kept, indent=1) + "\n")
         save_model(run, run.out / MODEL, results)  # whose place says that the run is finished
 
 
 def _learned(run: Run, sums: Sums, desk: _Desk) -> dict[str, float]:
     metrics = train_metrics(sums, run.ranks, run.operations, run.peak)
-    memory, elapsed = peak_memory(run.arithmetic.device), time.monotonic() - desk.began
-    return metrics | {"peak_memory_mib": memory, "elapsed_seconds": elapsed}
+    memory = peak_memory(run.arithmetic.device)
+    metrics |= {} if memory is None else {"peak_memory_mib": memory}
+    return metrics | {"elapsed_seconds": time.monotonic() - desk.began}
 
 
-def _interrupt(run: Run, place: Place, desk: _Desk) -> KeyboardInterrupt:
+def _interrupt(run: Run, place: RunPlace, desk: _Desk) -> KeyboardInterrupt:
     (number,) = run.ranks.largest(float(desk.stop.signal or 0))  # a signal may have come to one process only
     desk.stop.signal = int(number)
     done = f"stopped after step {place.step:,} of {run.steps:,}, saved"
     return desk.stop.interrupt(f"{done}; the same command goes on from there")
 
 
-def _note(run: Run, epoch: int, sums: Sums, top1: float | None) -> str:
+def _note(run: Run, epoch: int, tally: Tally, top1: float | None) -> str:
     """Behind the bar, what matters most first: how it does, how fast it is, where it is."""
-    told = [] if top1 is None else [f"top-1 {top1:.1%}"]
+    told, sums, here = [] if top1 is None else [f"top-1 {top1:.1%}"], tally.epoch, tally.here
     if sums.get("images"):
-        speed = sums["images"] * run.ranks.world / max(sums["seconds"], 1e-9)
-        told = [f"loss {sums['loss'] / sums['images']:.3f}", *told, f"{speed:,.0f} images/s"]
+        told = [f"loss {sums['loss'] / sums['images']:.3f}", *told]
+    if here.get("images"):  # those of an epoch that goes on were all processes'
+        speed = here["images"] * run.ranks.world / max(here["seconds"], 1e-9)
+        told.append(f"{speed:,.0f} images/s")
         told += [] if run.peak is None else [f"MFU {speed * run.operations / run.peak / run.ranks.world:.0%}"]
     return ", ".join([*told, f"epoch {epoch + 1}" + (f"/{run.epochs}" if run.epochs else "")])
 
 
-def _finish(run: Run, place: Place) -> None:
+def _finish(run: Run, place: RunPlace) -> None:
     shutil.rmtree(run.out / STATES, ignore_errors=True)
     if place.unread:
         run.say(f"{len(place.unread):,} images could not be read and were left out; {run.out / SKIPPED} lists them")
 
 
-def _kept(out: Path, progress: bool) -> TrainResult:
-    """What a finished run left, which is not trained again."""
-    shutil.rmtree(out / STATES, ignore_errors=True)  # where it was killed in its last moment
+def _kept(config: TrainConfig, out: Path, progress: bool) -> TrainResult:
+    """What a finished run left, which is not trained again.
+
+    Raises:
+        CheckpointError: if the data is not what it was made of.
+        InputError: if the data cannot be read.
+    """
+    learned, tested = open_parts(config)
     try:
         kept = json.loads((out / EVALUATION).read_text(encoding="utf-8"))
-        found = kept.get("evaluation")
+        found, before = kept.get("evaluation"), dict(kept.get("data", {}))  # earlier versions kept no `data`
         evaluation = None if found is None else Evaluation.from_dict(found)
         steps, seconds = int(kept["steps"]), float(kept["seconds"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a run of an earlier version, or a changed file
-        config = read_config(out / CONFIG)
-        tested = open_dataset(config.data, "test", allow_empty=config.allow_empty)
-        evaluation = evaluate(open_model(out / MODEL), tested, progress=progress)
+        before = {}
+        evaluation = None if tested is None else evaluate(open_model(out / MODEL), tested, progress=progress)
         lines = read_metrics(out)
         steps, seconds = (int(lines[-1]["step"]), float(lines[-1]["elapsed_seconds"])) if lines else (0, 0.0)
+    if before and (found := changed_parts(before, census(learned, tested))):
+        raise CheckpointError(
+            f"{out} holds a finished run of this config on other data: {listed(found)}\n"
+            "choose another folder, or delete this one to train on the data as it is now"
+        )
+    shutil.rmtree(out / STATES, ignore_errors=True)  # where it was killed in its last moment
     if progress:
         say(f"{out} has the finished run of this config: nothing was trained again")
     return TrainResult(out / MODEL, evaluation, steps, seconds, was_there=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,6 +17,12 @@ from vitreous.data.images import shown
 from vitreous.errors import ConfigError, NumericError
 from vitreous.training.distributed import Ranks
 from vitreous.training.runs import append_metrics, read_metrics
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 Sums = dict[str, float]
 """Numbers summed over images or steps: `images`, `steps`, `seconds`, `loss` and `length`, and what a task counts."""
@@ -53,11 +59,14 @@ class Tally:
         image_names: of what the waiting steps learned from, for messages.
         line: sums since the last line of metrics.
         epoch: sums since the epoch began.
+        here: the same without what was done before the run was interrupted: what this process itself learned from, and
+            how long that took it.
     """
 
     image_names: Sequence[str] = ()
     line: Sums = field(default_factory=dict)
     epoch: Sums = field(default_factory=dict)
+    here: Sums = field(default_factory=dict)
     waiting: list[Step] = field(default_factory=list)
 
     def settle(self, seconds: float) -> None:
@@ -79,7 +88,7 @@ class Tally:
         self.waiting = []
 
     def _add(self, sums: Sums) -> None:
-        for total in (self.line, self.epoch):
+        for total in (self.line, self.epoch, self.here):
             for name, value in sums.items():
                 total[name] = total.get(name, 0.0) + value
 
@@ -123,12 +132,15 @@ def train_metrics(sums: Sums, ranks: Ranks, operations: int, peak: float | None)
     return found | ({} if peak is None else {"mfu": speed * operations / (peak * ranks.world)})
 
 
-def peak_memory(device: torch.device) -> float:
-    """MiB that the run took at most: of the GPU where it computes on one, else of the process."""
+def peak_memory(device: torch.device) -> float | None:
+    """MiB that the run took at most: of the GPU where it computes on one, else of the process; None if nobody tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if resource is None:
+        return None
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * unit / 2**20
 
 
 @contextmanager

@@ -97,6 +97,11 @@ def nearest_neighbours(
     return NearestNeighbours(learned.layers, kept, found[0], found[1], tuple(notes))
 
 
+def possible_neighbours(images: int) -> tuple[int, ...]:
+    """DINO's numbers; where there are too few training images for the smallest of them, the nearest one before them."""
+    return NEIGHBOURS if images >= min(NEIGHBOURS) else (1, *NEIGHBOURS)
+
+
 def vote(
     features: Tensor, labels: Tensor, asked: Tensor, classes: int, *, neighbours: Sequence[int] = NEIGHBOURS
 ) -> Tensor:

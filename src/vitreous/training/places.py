@@ -10,24 +10,21 @@ import torch
 
 from vitreous.atomic import write_atomically
 from vitreous.data.images import shown
-from vitreous.data.sources import streams
+from vitreous.data.sources.streams import BEGINNING, StreamPlace
 from vitreous.errors import InputError
+from vitreous.training.changes import redraws
 from vitreous.training.distributed import Ranks, put_tensors, training_tensors, whole_tensors
 from vitreous.training.metrics import Sums, Tally
 from vitreous.training.preparing import Run
-from vitreous.training.runs import check_room, go_on, start_run
+from vitreous.training.runs import SKIPPED, check_room, go_on, start_run
 from vitreous.training.states import STATES, check_same_run, newest_state, write_state
-from vitreous.training.stretches import START
-
-SKIPPED = "skipped.tsv"
-"""Images that could not be read, and why."""
 
 MOST_SKIPPED = 0.1
 """Share of a data set: where more cannot be read, something else is wrong than a file."""
 
 
 @dataclass
-class Place:
+class RunPlace:
     """Where a run is.
 
     Attributes:
@@ -45,13 +42,13 @@ class Place:
     step: int = 0
     epochs: int = 0
     best: float = -1.0
-    start: streams.Place = START
+    start: StreamPlace = BEGINNING
     began: int = 0
     seconds: float = 0.0
     unread: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-def resume(run: Run) -> Place:
+def resume(run: Run) -> RunPlace:
     """Puts back the newest state of the run's folder, if there is one, and says where the run is.
 
     Raises:
@@ -59,7 +56,7 @@ def resume(run: Run) -> Place:
         OutputError: if the folder cannot be written, or has not enough room.
     """
     tally = Tally()
-    place = Place(tally)
+    place = RunPlace(tally)
     state = newest_state(run.out / STATES)
     run.ranks.wait()  # nobody changes the folder before all have read it
     if run.ranks.is_main:
@@ -74,7 +71,7 @@ def resume(run: Run) -> Place:
         run.average.put(state.tensors)
     at = state.meta["at"]
     place.step, place.epochs, place.best, place.seconds = state.step, at["epochs"], at["best"], at["seconds"]
-    place.start, place.began = streams.Place(*at["start"]), at["began"]
+    place.start, place.began = StreamPlace(*at["start"]), at["began"]
     place.unread = {(part, name): cause for part, name, cause in at["unread"]}
     own = 1.0 if run.ranks.is_main else 0.0  # one process now has the sums of all processes of then
     tally.line, tally.epoch = ({name: own * value for name, value in at[sums].items()} for sums in ("line", "epoch"))
@@ -85,10 +82,12 @@ def resume(run: Run) -> Place:
     run.say(f"goes on after step {state.step:,} of {run.steps:,}")
     if remarks:
         run.say(f"not to the same bits, because of a change: {', '.join(remarks)}")
+        if max(run.config.model.dropout, run.config.model.drop_path) and redraws(remarks):
+            run.say("beyond rounding: from here on dropout and drop path draw other numbers than they would have")
     return place
 
 
-def write_place(run: Run, place: Place, seconds: float) -> None:
+def write_place(run: Run, place: RunPlace, seconds: float) -> None:
     """Saves where the run is, to go on from; all processes must ask.
 
     Args:
@@ -117,7 +116,7 @@ def write_place(run: Run, place: Place, seconds: float) -> None:
         write_state(run.out / STATES, place.step, found, meta, keep=run.config.keep.states)
 
 
-def gather_unread(run: Run, place: Place) -> None:
+def gather_unread(run: Run, place: RunPlace) -> None:
     """Lists the images that were left out, those of all processes, in `skipped.tsv`.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from vitreous.data.order import keyed_seed
 from vitreous.data.sources.streams import LabelledStream, open_stream
 from vitreous.data.training_batches import BatchPlan, TrainingImages, steps_of_epoch, training_images
 from vitreous.errors import ConfigError, InputError
+from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.progress import say
 from vitreous.training.averages import RunningAverage
+from vitreous.training.changes import check_same_classes
 from vitreous.training.config import TrainConfig
 from vitreous.training.distributed import Ranks, spread, whole_tensors
 from vitreous.training.held_out import HeldOutImages, held_out_images
@@ -115,9 +117,7 @@ def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> 
     if arithmetic.device.type == "cuda":
         torch.cuda.set_device(arithmetic.device)  # where dropout draws, and what is not told otherwise goes
     _check_together(config, ranks)
-    learned = open_training_part(config)
-    has_classes = config.task == "classes"
-    tested = open_dataset(config.data, "test", allow_empty=config.allow_empty) if has_classes else None
+    learned, tested = open_parts(config)
     if tested is not None:
         _check_classes(config, learned, tested)
     plan = BatchPlan(
@@ -131,7 +131,7 @@ def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> 
         ranks.rank,
         ranks.world,
         config.workers,
-        config.unreadable,
+        config.unreadable == "skip",
     )
     shows = progress and ranks.is_main
     images = learned if isinstance(learned, LabelledStream) else training_images(learned, plan, progress=shows)
@@ -183,14 +183,17 @@ def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> 
 
 
 def save_model(run: Run, folder: Path, results: Mapping[str, Any]) -> None:
-    """Writes the model with the weights that it has now; all processes must ask."""
+    """Writes the model with the weights that it has now; all processes must ask.
+
+    Without its head where the task has no classes: what learned nothing should predict nothing.
+    """
     tensors = whole_tensors(run.model.state_dict(), run.ranks)
     if not run.ranks.is_main:
         return
-    with torch.device("meta"):
-        model = VisionTransformer(run.config.model)
-    model.load_state_dict(tensors, assign=True)
     has_head = run.tested is not None
+    with torch.device("meta"):
+        model = VisionTransformer(run.config.model if has_head else without_head(run.config.model))
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()}, assign=True)
     save(
         model,
         folder,
@@ -200,18 +203,32 @@ def save_model(run: Run, folder: Path, results: Mapping[str, Any]) -> None:
     )
 
 
-def open_training_part(config: TrainConfig) -> LabelledImages | LabelledStream:
-    """What the config says to learn from.
+def open_parts(config: TrainConfig) -> tuple[LabelledImages | LabelledStream, LabelledImages | None]:
+    """What the config says to learn from, and what to test on: nothing where the task has no classes.
 
     Raises:
         InputError: if it cannot be read.
         ConfigError: if it is a stream, and the config does not say how many steps to take.
     """
+    learned: LabelledImages | LabelledStream
     if not config.data.startswith("hf-stream:"):
-        return open_dataset(config.data, "train", allow_empty=config.allow_empty)
-    if config.steps is None:
+        learned = open_dataset(config.data, "train", allow_empty=config.allow_empty)
+    elif config.steps is None:
         raise ConfigError(f"{shown(config.data)}: how many images a stream has is not known; set steps, not epochs")
-    return open_stream(config.data, "train")
+    else:
+        learned = open_stream(config.data, "train")
+    has_classes = config.task == "classes"
+    return learned, open_dataset(config.data, "test", allow_empty=config.allow_empty) if has_classes else None
+
+
+def census(learned: LabelledImages | LabelledStream, tested: LabelledImages | None) -> dict[str, Any]:
+    """What tells the data of a run from other data, by part: plain data, for `changed_parts`."""
+    return {part.split: part.census for part in (learned, tested) if part is not None}
+
+
+def without_head(config: ViTConfig) -> ViTConfig:
+    """The same architecture, which returns its pooled features."""
+    return replace(config, classes=0, hidden_head=False)
 
 
 def _objective(config: TrainConfig) -> Objective:
@@ -235,16 +252,12 @@ def _check_classes(config: TrainConfig, learned: LabelledImages | LabelledStream
             f"{shown(config.data)}: all images to train with are of one class, {only}; "
             "there is nothing to tell apart: add another class, or set task to masked-patches"
         )
+    check_same_classes(learned, tested)
     classes = len(learned.class_names)
     if classes != config.model.classes:
         raise ConfigError(
             f"model.classes is {config.model.classes}, but {config.data} has {classes} classes; "
             f"set model.classes to {classes}"
-        )
-    if learned.class_names != tested.class_names:
-        raise ConfigError(
-            f"{config.data}: the training part's classes {', '.join(learned.class_names[:5])} ... are not "
-            f"the test part's {', '.join(tested.class_names[:5])} ...; give both parts the same folders"
         )
 
 
@@ -296,7 +309,7 @@ def _identity(
 ) -> dict[str, Any]:
     return {
         "config": plain(config),
-        "data": {part.split: part.fingerprint for part in (learned, tested) if part is not None},
+        "data": census(learned, tested),
         "class_names": list(learned.class_names),
         "versions": _versions(),
         "processor": arithmetic.processor,

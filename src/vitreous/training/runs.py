@@ -1,4 +1,4 @@
-"""A run's folder: `config.yaml`, `metrics.jsonl`, `states/`, `model/`, and perhaps `checkpoints/` and `best/`.
+"""A run's folder: `config.yaml`, `metrics.jsonl`, `states/`, `model/`, `evaluation.json`, and what else was asked for.
 
 One process at a time trains in it: the one that holds `run.lock`. A run that goes on does, in this order: `check_run`,
 `locked_run`, `states.newest_state`, then `go_on`, or `start_run` where there is no state.
@@ -6,6 +6,7 @@ One process at a time trains in it: the one that holds `run.lock`. A run that go
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,13 +17,23 @@ from typing import Any
 
 from vitreous.atomic import check_writable, remove_unfinished, write_atomically
 from vitreous.checkpoints.words import CHECKPOINTS, EPOCH, MODEL, checkpoints_of
-from vitreous.errors import ConfigError, OutputError
-from vitreous.training.changes import FREE, differences
+from vitreous.errors import CheckpointError, ConfigError, OutputError
+from vitreous.training.changes import FREE, change, differences, listed
 from vitreous.training.config import TrainConfig
 from vitreous.training.settings_file import plain, read_config, to_yaml
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+
+EVALUATION = "evaluation.json"
+"""How the result did on the test part, what it took, and which data it was made of."""
+
+BEST = "best"
+"""Folder of the model that did best on the test part."""
+
+SKIPPED = "skipped.tsv"
+"""Images that could not be read, and why."""
+
 SAVED = {"config.json", "model.safetensors", "README.md"}
 """Files of a saved model."""
 
@@ -34,14 +45,14 @@ def check_run(folder: Path, config: TrainConfig) -> None:
     the number of workers, may be others.
 
     Raises:
-        OutputError: if the folder cannot be written, or holds a finished run of another config or somebody's own files
-            of the same names.
+        OutputError: if the folder cannot be written, or holds somebody's own files of the same names.
+        CheckpointError: if it holds a finished run of another config, with the difference.
     """
     for name in (CONFIG, METRICS):
         check_writable(folder / name)
     if (folder / MODEL).exists() and not (folder / MODEL).is_dir():
         raise OutputError(f"{folder / MODEL} is a file, but a folder goes there; choose another place")
-    for model in (folder / MODEL, *checkpoints_of(folder / CHECKPOINTS)):
+    for model in (folder / MODEL, folder / BEST, *checkpoints_of(folder / CHECKPOINTS)):
         others = {entry.name for entry in model.glob("*")} - SAVED
         if others:
             raise OutputError(f"{model} has other files in it ({min(others)}); choose another place, or move them")
@@ -52,7 +63,7 @@ def check_run(folder: Path, config: TrainConfig) -> None:
 
 
 def start_run(folder: Path, config: TrainConfig) -> None:
-    """Makes the folder, with the config and an empty list of metrics in it, and without an earlier run's checkpoints.
+    """Makes the folder, with the config and an empty list of metrics in it, and without what an earlier run left.
 
     Raises:
         OutputError: if it cannot be written.
@@ -60,6 +71,8 @@ def start_run(folder: Path, config: TrainConfig) -> None:
     _remove_unfinished(folder)
     for earlier in checkpoints_of(folder / CHECKPOINTS):
         _remove_model(earlier)
+    if (folder / CONFIG).exists():  # else files of these names are somebody's own
+        _remove_results(folder)
     write_atomically(folder / CONFIG, to_yaml(config))
     write_atomically(folder / METRICS, "")
 
@@ -127,7 +140,8 @@ def append_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
                 file.truncate(before)
                 raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}; make room there") from error
+        remedy = "raise the limit (`ulimit -f`)" if error.errno == errno.EFBIG else "make room there"
+        raise OutputError(f"{path} cannot be written: {error.strerror}; {remedy}") from error
 
 
 def check_room(folder: Path, needed: int) -> None:
@@ -166,15 +180,30 @@ def _remove_model(folder: Path) -> None:
         raise OutputError(f"{folder} cannot be replaced: {error.strerror}; choose another place") from error
 
 
+def _remove_results(folder: Path) -> None:
+    if (folder / BEST).exists():
+        _remove_model(folder / BEST)
+    try:
+        for name in (EVALUATION, SKIPPED):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be changed: {error.strerror}; choose another place") from error
+
+
 def _check_same_config(folder: Path, config: TrainConfig) -> None:
     try:
         before = plain(read_config(folder / CONFIG))  # settings that are newer than the run have their defaults
     except ConfigError:
-        before = None
-    changed = [path or CONFIG for path, *_ in differences(before, plain(config))]
-    different = [path for path in changed if path.partition(".")[0] not in FREE]
-    if different:
         raise OutputError(
-            f"{folder} holds a finished run of another config (differs in {', '.join(different[:3])}); "
-            "choose another folder, or delete this one"
+            f"{folder} has a model, but no {CONFIG} that says of which run; choose another folder, or move the model"
+        ) from None
+    found = [
+        change(path, was, is_now)
+        for path, was, is_now in differences(before, plain(config))
+        if path.partition(".")[0] not in FREE
+    ]
+    if found:
+        raise CheckpointError(
+            f"{folder} holds a finished run of another config: {listed(found)}\n"
+            "choose another folder, or delete this one to train again"
         )

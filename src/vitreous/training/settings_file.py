@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from vitreous.checking import check_choice
 from vitreous.errors import ConfigError
 from vitreous.training.config import TrainConfig
 
@@ -33,16 +34,15 @@ def from_yaml(text: str, name: str = "config") -> TrainConfig:
         name: of the file, for messages.
 
     Raises:
-        ConfigError: if a setting is unknown, of a wrong type or not allowed.
+        ConfigError: if a setting is unknown, there twice, of a wrong type or not allowed.
     """
     try:
-        settings = yaml.safe_load(text)
+        settings = yaml.load(text, _Loader)
+        config: TrainConfig = _build(TrainConfig, {} if settings is None else settings, "")
+        return config
     except yaml.YAMLError as error:
         cause = " ".join(str(error).split())
         raise ConfigError(f"{name}: is not YAML ({cause})") from error
-    try:
-        config: TrainConfig = _build(TrainConfig, {} if settings is None else settings, "")
-        return config
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
 
@@ -58,6 +58,29 @@ def read_config(path: Path) -> TrainConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a config ({error.args[-1]}); check the path") from error
     return from_yaml(text, str(path))
+
+
+def choices(kind: Any = TrainConfig, path: str = "") -> dict[str, tuple[str, ...]]:
+    """The words that a setting may be, for each that is one of a few, by its path."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, of in get_type_hints(kind).items():
+        if is_dataclass(of):
+            found |= choices(of, _join(path, name))
+        elif get_origin(of) is Literal:
+            found[_join(path, name)] = get_args(of)
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML libraries silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                line = node.value[place][0].start_mark.line + 1
+                raise ConfigError(f"line {line} sets {key!r} a second time; keep one of the two")
+        return super().construct_mapping(node, deep)
 
 
 def _build(kind: Any, settings: Any, path: str) -> Any:
@@ -88,10 +111,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             return None
         return _convert(next(part for part in parts if part is not NoneType), value, path)
     if origin is Literal:
-        if value not in parts:
-            close = difflib.get_close_matches(str(value), parts, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ConfigError(f"{path} is {value!r}; choose one of {', '.join(parts)}{hint}")
+        check_choice(path, value, parts)
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):

@@ -6,10 +6,11 @@ as JSON, and `sha256`, the checksum of everything before it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,17 @@ from vitreous.checkpoints.containers.safetensors import (
     safetensors_pieces,
     write_all,
 )
-from vitreous.errors import CheckpointError, InputError
-from vitreous.training.changes import FREE, ROUNDING, differences
+from vitreous.errors import CheckpointError, InputError, OutputError
+from vitreous.training.changes import (
+    FREE,
+    ROUNDING,
+    change,
+    changed_names,
+    changed_parts,
+    differences,
+    is_census,
+    listed,
+)
 
 STATES = "states"
 """Folder of a run that has them."""
@@ -78,8 +88,13 @@ def write_state(
     about = torch.frombuffer(bytearray(json.dumps({**meta, "step": step}).encode()), dtype=torch.uint8)
     digest, checksum = hashlib.sha256(), bytearray(_CHECKSUM_BYTES)
     last = {_ABOUT: about, _CHECKSUM: torch.frombuffer(checksum, dtype=torch.uint8)}
-    with file_written_atomically(folder / NAME.format(step)) as filling, filling.open("wb", buffering=0) as file:
-        for piece in safetensors_pieces([*in_file_order(tensors), *last.items()]):
+    pieces = safetensors_pieces([*in_file_order(tensors), *last.items()])
+    with (
+        _room_is_named(tensors, keep),
+        file_written_atomically(folder / NAME.format(step)) as filling,
+        filling.open("wb", buffering=0) as file,
+    ):
+        for piece in pieces:
             write_all(file, piece)
             digest.update(piece)
             checksum[:] = digest.digest()  # of all before the next piece: right when its own turn comes
@@ -139,40 +154,59 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     Both are plain data with the same names:
 
         config        the settings, as `settings_file.plain` makes them
-        data          fingerprints, by part
+        data          what each part's census says, by part; fingerprints alone in states of earlier versions
         class_names   a list
         anything else, such as versions, threads, world, device: may change, and is remarked on
 
     Settings that cannot change a bit (`keep`, `workers`) may be others, and those that change only how numbers are
-    rounded are remarked on (see `ROUNDING`).
+    rounded, or what dropout draws, are remarked on (see `ROUNDING`).
 
     Returns:
-        A sentence for each change, such as `threads 1 -> 2`; the run's numbers are then equal to rounding only.
+        A sentence for each change, such as `threads 1 -> 2`; without dropout the run's numbers are then equal but for
+        rounding.
 
     Raises:
         CheckpointError: if the state is of another run: settings, data or classes differ. The message shows how.
     """
-    refused: list[str] = []
+    data = before.get("data", {})
+    refused = changed_parts(data, now.get("data", {}))
+    classes = before.get("class_names", ()), now.get("class_names", ())
+    if classes[0] != classes[1] and not all(map(is_census, data.values())):  # else the parts have told it
+        refused.append(f"classes: {changed_names(*classes, ('then', 'now'))}")
     remarks: list[str] = []
-    for name, was, is_now in differences(before, now):
+    for name, was, is_now in differences(_others(before), _others(now)):
         top, _, below = name.partition(".")
-        top, setting = (part.partition("[")[0] for part in (top, below.partition(".")[0]))
+        setting = below.partition(".")[0].partition("[")[0]
         if top == "config" and setting in FREE:
             continue
-        is_refused = top in ("data", "class_names") or (top == "config" and setting not in ROUNDING)
         label = below if top in ("config", "versions") else name
-        (refused if is_refused else remarks).append(f"{label or name} {_shown(was)} -> {_shown(is_now)}")
+        is_refused = top == "config" and setting not in ROUNDING
+        (refused if is_refused else remarks).append(change(label or name, was, is_now))
     if refused:
-        more = f", and {len(refused) - _MOST} more" if len(refused) > _MOST else ""
         raise CheckpointError(
-            f"the states in this folder are of another run: {'; '.join(refused[:_MOST])}{more}\n"
-            "repeat that run to go on with it, choose another folder, or delete this one to start anew"
+            f"the states in this folder are of another run: {listed(refused)}\n"
+            "bring back its settings and data to go on with it, choose another folder, or delete this one to start anew"
         )
     return remarks
 
 
-_MOST = 5  # differences in a message
-_LONGEST = 60  # characters of a value
+@contextmanager
+def _room_is_named(tensors: Mapping[str, Tensor], keep: int) -> Iterator[None]:
+    """On a full disk the refusal also says how much a state takes, and what takes less."""
+    try:
+        yield
+    except OutputError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        needed = sum(tensor.nbytes for tensor in tensors.values())
+        raise OutputError(
+            f"{error}\na state takes {needed / 2**20:,.1f} MiB, and there are {keep + 1} while one is written\n"
+            "delete models in checkpoints/ or lower keep.states; the same command then goes on from the state before"
+        ) from error.__cause__
+
+
+def _others(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in meta.items() if name not in ("data", "class_names")}
 
 
 def _check_whole(file: RegularFile) -> None:
@@ -199,8 +233,3 @@ def _newest_first(folder: Path) -> list[Path]:
 def _step_of(path: Path) -> int:
     number = path.stem.partition("-")[2]
     return int(number) if number.isdecimal() else -1
-
-
-def _shown(value: object) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"

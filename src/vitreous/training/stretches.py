@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 from vitreous.data.images import shown
 from vitreous.data.order import keyed_seed
-from vitreous.data.sources.streams import LabelledStream, Place
+from vitreous.data.sources.streams import BEGINNING, LabelledStream, StreamPlace
 from vitreous.data.training_batches import TrainingImages
 from vitreous.errors import InputError
-
-START = Place()
-"""Where an epoch begins."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +24,10 @@ class Stretch:
 
     images: TrainingImages
     key: int
-    following: Place
+    following: StreamPlace
 
 
-def stretches(images: TrainingImages | LabelledStream, seed: int, epoch: int, start: Place) -> Iterator[Stretch]:
+def stretches(images: TrainingImages | LabelledStream, seed: int, epoch: int, start: StreamPlace) -> Iterator[Stretch]:
     """All that an epoch goes through, from a place on.
 
     A data set is one stretch, as if it were a stream of one shard; its key is the epoch. Pictures of a window are seen
@@ -40,17 +37,17 @@ def stretches(images: TrainingImages | LabelledStream, seed: int, epoch: int, st
         images: what to learn from.
         seed: of the run.
         epoch: from 0.
-        start: where to begin, as a stretch's `following` gives it; `START` at first.
+        start: where to begin, as a stretch's `following` gives it; `BEGINNING` at first.
 
     Raises:
         InputError: if a stream has no images, or they cannot be fetched.
     """
     if isinstance(images, TrainingImages):
-        if start == START:
-            yield Stretch(images, epoch, Place(shards=1))
+        if start == BEGINNING:
+            yield Stretch(images, epoch, StreamPlace(shards=1))
         return
     for window in images.windows(seed=seed, epoch=epoch, start=start):
         yield Stretch(TrainingImages(window.images), keyed_seed(epoch, *window.place), window.following)
         start = window.following
-    if start == START:
+    if start == BEGINNING:
         raise InputError(f"{shown(images.name)}: no rows in its part {images.split}")

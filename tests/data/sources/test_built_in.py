@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitreous.data.datasets import open_dataset, pixels_in_memory
+from vitreous.data.datasets import open_dataset
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import InputError
 
@@ -49,7 +49,7 @@ def test_a_straight_line_of_pixels_tells_synthetic_classes_apart() -> None:
     features, labels = [], []
     for split in ("train", "test"):
         images = open_dataset("synthetic:400x4x16", split)
-        pixels = pixels_in_memory(images, preprocess).float().div(255)
+        pixels = torch.stack([images.pixels(n, preprocess) for n in range(len(images))]).float().div(255)
         features.append(torch.cat([pixels.mean((2, 3)), torch.ones(len(images), 1)], dim=1).double())
         labels.append(torch.tensor(images.labels))
     weights = torch.linalg.lstsq(features[0], torch.nn.functional.one_hot(labels[0], 4).double()).solution

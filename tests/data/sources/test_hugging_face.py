@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from PIL import Image
 
 from vitreous.data.datasets import open_dataset
 from vitreous.data.gather import gather_pictures
-from vitreous.data.sources.hugging_face import part_named
+from vitreous.data.sources import hugging_face
+from vitreous.data.sources.hugging_face import asking_the_hub, part_named
 from vitreous.errors import InputError
 
 library = pytest.importorskip("datasets")
+huggingface_hub = pytest.importorskip("huggingface_hub")
 
 
 @pytest.fixture(autouse=True)
@@ -146,3 +150,32 @@ def test_the_part_is_found_by_its_name() -> None:
 def test_pictures_of_a_data_set_can_be_looked_at(tmp_path: Path) -> None:
     pictures = gather_pictures(f"hf:{parquet(tmp_path / 'set')}")
     assert (len(pictures), pictures.size_of(1), grey(pictures.read(1))) == (3, (2, 3), 51)
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nobody had told the libraries that there is no network."""
+    for place in (library.config, huggingface_hub.constants):
+        monkeypatch.setattr(place, "HF_HUB_OFFLINE", False)
+
+
+@pytest.mark.usefixtures("online")
+def test_where_the_hub_has_no_address_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(hugging_face, "getproxies", dict)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits for {seconds} s"))
+    for name in ("hf:nobody/nothing", "hf-stream:nobody/nothing"):
+        with pytest.raises(InputError, match="datasets cannot read it"):
+            open_dataset(name)
+    assert not library.config.HF_HUB_OFFLINE and not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.usefixtures("online")
+def test_a_proxy_is_left_to_find_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("asks for an address"))
+    monkeypatch.setattr(hugging_face, "getproxies", lambda: {"https": "http://proxy:8080"})
+    with asking_the_hub(library, "nobody/nothing"):
+        assert not library.config.HF_HUB_OFFLINE

@@ -10,7 +10,7 @@ from PIL import Image
 from vitreous.data.datasets import open_dataset
 from vitreous.data.order import epoch_order
 from vitreous.data.sources import streams
-from vitreous.data.sources.streams import LabelledStream, Place, open_stream
+from vitreous.data.sources.streams import LabelledStream, StreamPlace, open_stream
 from vitreous.errors import InputError, MemoryLimitError
 
 library = pytest.importorskip("datasets")
@@ -83,7 +83,7 @@ def test_an_epoch_goes_on_at_any_window_with_the_same_samples(stream: LabelledSt
         ]
         after = list(stream.windows(seed=0, epoch=1, start=window.following))
         assert [greys(w.images) for w in after] == [greys(w.images) for w in whole[position + 1 :]]
-    assert list(stream.windows(seed=0, epoch=1, start=Place(4))) == []
+    assert list(stream.windows(seed=0, epoch=1, start=StreamPlace(4))) == []
 
 
 def test_epochs_and_seeds_have_orders_of_their_own(stream: LabelledStream) -> None:

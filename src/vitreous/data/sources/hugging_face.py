@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from PIL import Image
 
@@ -112,6 +115,41 @@ def reading(name: str) -> Iterator[Any]:
         raise InputError(f"{shown(name)}: datasets cannot read it ({shown(cause)})") from error
 
 
+@contextmanager
+def asking_the_hub(datasets: Any, path: str) -> Iterator[None]:
+    """Inside, the libraries look into their cache at once where the Hub's name has no address.
+
+    Else they would ask for it six times, with pauses of 23 seconds in all.
+
+    Args:
+        datasets: the library.
+        path: of a data set on the Hub, or a folder, for which nobody is asked.
+    """
+    constants = importlib.import_module("huggingface_hub.constants")
+    if Path(path).exists() or _has_address(constants.ENDPOINT):
+        yield
+        return
+    settings: tuple[Any, ...] = (constants, datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in settings]
+    try:
+        for place in settings:
+            place.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for place, value in zip(settings, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
+def _has_address(endpoint: str) -> bool:
+    """Whether a machine can be asked for; behind a proxy that is the proxy's to know."""
+    if not {"all", "http", "https"}.isdisjoint(getproxies()):
+        return True
+    try:
+        return bool(socket.getaddrinfo(urlsplit(endpoint).hostname, None))
+    except OSError:
+        return False
+
+
 def _is_file(feature: Any) -> bool:
     """Whether a column is what `datasets` keeps images as, but nobody noted that they are."""
     return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
@@ -125,9 +163,10 @@ def _opened(datasets: Any, name: str, split: Split) -> tuple[Any, str]:
         if isinstance(saved, datasets.Dataset):
             saved = {str(saved.split or "test"): saved}
     else:
-        parts = datasets.get_dataset_split_names(path, config)
-        part = part_named(parts, name, split)
-        return datasets.load_dataset(path, config, split=part), part
+        with asking_the_hub(datasets, path):
+            parts = datasets.get_dataset_split_names(path, config)
+            part = part_named(parts, name, split)
+            return datasets.load_dataset(path, config, split=part), part
     part = part_named(list(saved), name, split)
     return saved[part], part
 

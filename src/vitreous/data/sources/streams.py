@@ -18,7 +18,14 @@ from PIL import Image
 from vitreous.data.images import Encoded, decode_image, shown
 from vitreous.data.labelled import LabelledImages, Split, hash_list
 from vitreous.data.order import epoch_order
-from vitreous.data.sources.hugging_face import columns_of, content_of, part_named, parts_and_config, reading
+from vitreous.data.sources.hugging_face import (
+    asking_the_hub,
+    columns_of,
+    content_of,
+    part_named,
+    parts_and_config,
+    reading,
+)
 from vitreous.data.sources.parquet_files import numbered
 from vitreous.errors import InputError, MemoryLimitError
 
@@ -29,11 +36,15 @@ MEMORY_LIMIT = 8 * 2**30
 """Bytes that `gathered` takes at most."""
 
 
-class Place(NamedTuple):
+class StreamPlace(NamedTuple):
     """How far an epoch is: whole shards that were taken, and samples of the shard after them."""
 
     shards: int = 0
     samples: int = 0
+
+
+BEGINNING = StreamPlace()
+"""Where an epoch begins."""
 
 
 class Window(NamedTuple):
@@ -46,8 +57,8 @@ class Window(NamedTuple):
     """
 
     images: LabelledImages
-    place: Place
-    following: Place
+    place: StreamPlace
+    following: StreamPlace
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,12 @@ class LabelledStream:
         known = (self.split, *self.class_names, self.shards, self.window)
         return hash_list(known).hex()
 
-    def windows(self, *, seed: int, epoch: int, start: Place = Place()) -> Iterator[Window]:  # noqa: B008 - a constant
+    @property
+    def census(self) -> dict[str, Any]:
+        """The fingerprint as plain data, like `LabelledImages.census`; how many images there are is not known."""
+        return {"fingerprint": self.fingerprint}
+
+    def windows(self, *, seed: int, epoch: int, start: StreamPlace = BEGINNING) -> Iterator[Window]:
         """All of an epoch's windows from a place on, each read when it is asked for.
 
         Raises:
@@ -84,10 +100,10 @@ class LabelledStream:
         """
         order = epoch_order(self.shards, seed=seed, epoch=epoch).tolist()
         for position in range(start.shards, self.shards):
-            place = start if position == start.shards else Place(position)
+            place = start if position == start.shards else StreamPlace(position)
             samples = self.read(order[position], place.samples)
             while taken := list(islice(samples, self.window)):
-                following = Place(position, place.samples + len(taken))
+                following = StreamPlace(position, place.samples + len(taken))
                 title = f"{self.split}/{order[position]}"
                 yield Window(self._images(taken, title, place.samples), place, following)
                 place = following
@@ -139,7 +155,7 @@ def open_stream(name: str, split: Split, *, window: int = WINDOW) -> LabelledStr
         InputError: if there is no such data set or part, it has no images with named labels, or `datasets` is missing.
     """
     path, config = parts_and_config(name)
-    with reading(name) as datasets:
+    with reading(name) as datasets, asking_the_hub(datasets, path):
         part = part_named(datasets.get_dataset_split_names(path, config), name, split)
         data = datasets.load_dataset(path, config, split=part, streaming=True)
         image, label, class_names = columns_of(data.features, name)
