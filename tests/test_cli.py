@@ -295,6 +295,10 @@ def test_train_leaves_a_model_that_the_other_commands_take(tmp_path, capsys) -> 
         (["predict", "MODEL"], 2, "no image was named"),
         (["train", "--preset", "digit", "--out", "run"], 2, "'digit' is no preset; did you mean digits?"),
         (["train", "--out", "TEXT.jpg"], 4, "TEXT.jpg"),
+        (["train", "--out", "run", "--optimizer.name", "adamx"], 2, "adamw, adam, sgd, muon; did you mean adam?"),
+        (["train", "--augmentation.policy=randaug", "--out", "run"], 2, "did you mean randaugment?"),
+        (["train", "--out", "new/run", "--data", "digts"], 3, "file or folder; did you mean digits?"),
+        (["train", "--out", "run", "--model.classes", "7"], 2, "model.classes is 7, but digits has 10 classes"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
@@ -395,6 +399,14 @@ def test_version_and_help_are_answered(capsys) -> None:
     assert capsys.readouterr().out == f"vitreous {vitreous.__version__}\n"
     helped = subprocess.run(command("--help"), capture_output=True, text=True, check=True)
     assert all(word in helped.stdout for word in ("train", "evaluate", "predict", "inspect", "describe", "convert"))
+
+
+def test_the_overview_has_a_line_a_command_and_a_commands_own_help_all_of_it(capsys) -> None:
+    assert run("--help") == 0
+    overview = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "whose weights stay as they are. • ablate" in overview and "least squares" not in overview
+    assert run("probe", "--help") == 0
+    assert "least squares" in capsys.readouterr().out
 
 
 def test_results_and_progress_go_to_different_streams(model, photos) -> None:

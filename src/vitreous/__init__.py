@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vitreous.arrangement.measure import measure_arrangement as measure_arrangement
     from vitreous.capture.operator import AttentionOperator as AttentionOperator
     from vitreous.capture.watch import watch_attention as watch_attention
     from vitreous.checkpoints.convert import convert as convert
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vitreous.inspection import Inspection as Inspection
     from vitreous.model.config import ViTConfig as ViTConfig
     from vitreous.model.vit import VisionTransformer as VisionTransformer
+    from vitreous.pages.arrangement import write_arrangement as write_arrangement
     from vitreous.pages.comparison import write_comparison as write_comparison
     from vitreous.pages.report import write_report as write_report
     from vitreous.tokens import TokenLayout as TokenLayout
@@ -39,9 +41,11 @@ _HOME = {
     "convert": "vitreous.checkpoints.convert",
     "inspect_model": "vitreous.inspecting.inspector",
     "load": "vitreous.checkpoints.sources",
+    "measure_arrangement": "vitreous.arrangement.measure",
     "save": "vitreous.checkpoints.saving",
     "train": "vitreous.training.loop",
     "watch_attention": "vitreous.capture.watch",
+    "write_arrangement": "vitreous.pages.arrangement",
     "write_comparison": "vitreous.pages.comparison",
     "write_report": "vitreous.pages.report",
 }

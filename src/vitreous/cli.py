@@ -19,6 +19,7 @@ from tyro.conf import subcommand
 
 from vitreous import __version__
 from vitreous.commands.ablating import Ablate
+from vitreous.commands.arranging import Arrange
 from vitreous.commands.inspecting import Inspect
 from vitreous.commands.models import Convert, Describe
 from vitreous.commands.probing import Probe
@@ -106,15 +107,22 @@ def _parse(arguments: list[str]) -> Any:
     if arguments[:1] == ["train"]:
         started = Train(tyro.MISSING, started_from(arguments))
         return tyro.cli(Train, prog="vitreous train", args=arguments[1:], default=started)
+    is_overview = not arguments or arguments[0].startswith("-")
+
+    def words(command: type) -> str | None:
+        """What `vitreous --help` says of a command is its first line; None takes all of its docstring."""
+        return (command.__doc__ or "").partition("\n")[0] if is_overview else None
+
     commands = Union[  # noqa: UP007 (the members are values)
-        Annotated[Train, subcommand("train")],
-        Annotated[Evaluate, subcommand("evaluate")],
-        Annotated[Predict, subcommand("predict")],
-        Annotated[Probe, subcommand("probe")],
-        Annotated[Ablate, subcommand("ablate")],
-        Annotated[Inspect, subcommand("inspect")],
-        Annotated[Describe, subcommand("describe")],
-        Annotated[Convert, subcommand("convert")],
+        Annotated[Train, subcommand("train", description=words(Train))],
+        Annotated[Evaluate, subcommand("evaluate", description=words(Evaluate))],
+        Annotated[Predict, subcommand("predict", description=words(Predict))],
+        Annotated[Probe, subcommand("probe", description=words(Probe))],
+        Annotated[Ablate, subcommand("ablate", description=words(Ablate))],
+        Annotated[Inspect, subcommand("inspect", description=words(Inspect))],
+        Annotated[Arrange, subcommand("arrangement", description=words(Arrange))],
+        Annotated[Describe, subcommand("describe", description=words(Describe))],
+        Annotated[Convert, subcommand("convert", description=words(Convert))],
     ]
-    words = "Trains, loads and looks inside Vision Transformers. --version says which; --debug shows tracebacks."
-    return tyro.cli(commands, prog="vitreous", description=words, args=_settings_together(arguments))
+    all_of_it = "Trains, loads and looks inside Vision Transformers. --version says which; --debug shows tracebacks."
+    return tyro.cli(commands, prog="vitreous", description=all_of_it, args=_settings_together(arguments))
