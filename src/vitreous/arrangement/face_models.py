@@ -88,7 +88,7 @@ def _cnn_without_padding() -> nn.Module:
 
 
 def _bagnet() -> nn.Module:
-    return Convolutions(((128, 7, 3), (128, 1, 1), (128, 1, 1), (128, 1, 1), (128, 1, 1)), ground=6)
+    return Convolutions(((224, 7, 3), (224, 1, 1)), ground=6)
 
 
 def _vit() -> nn.Module:
