@@ -1,4 +1,4 @@
-r"""Makes docs/arrangement.md of what the measurements left: no number in it is written by hand.
+r"""Makes docs/arrangement.md of what the measurements left; by hand are only the numbers of trials, in `LIMITS`.
 
     vitreous arrangement cifar10-ti4 cifar10-resnet --data cifar10/ --transplant RUN --faces 5 \
         --out arrangement.html --json docs/arrangement/numbers.json --figures figures/
@@ -49,7 +49,11 @@ LIMITS = """## Limits
   is due to these as well as to the arrangement.
 - A linear read-out shows what can be read from features, not what the model uses.
 - The faces task shows what an architecture can learn when arrangement is all that is asked; nothing forces a model of
-  photographs to learn it.
+  photographs to learn it. All models had the same faces and as many steps. The CNNs' learning rate was the first that
+  was tried, the ViT's settings were chosen among about twelve by the accuracy on test faces; its positions start at a
+  deviation of 0.5, with 0.02 it stayed at chance.
+- Faces move little up and down, so absolute places tell much: a ridge regression on blurred pixels tells 79 to 86 % of
+  the kinds seen, 64 to 90 % of the others.
 """
 
 
@@ -59,10 +63,13 @@ def main() -> None:
     asked.add_argument("--machine", required=True)
     given = asked.parse_args()
     found: dict[str, Any] = json.loads((FOLDER / "numbers.json").read_text("utf-8"))
+    found["data"] = Path(found["data"]).name  # where things lie on one machine tells nobody anything
+    for source in (*found["provenance"]["models"].values(), found["provenance"]["transplant"]):
+        source["source"] = Path(source["source"]).name
+    write_atomically(FOLDER / "numbers.json", json.dumps(found, indent=1) + "\n")
     for picture in sorted(given.figures.glob("*.png")):
         shutil.copy(picture, FOLDER / picture.name)
-    if found["faces"]:
-        write_atomically(MEASURED, json.dumps(found["faces"], indent=1) + "\n")
+    write_atomically(MEASURED, json.dumps(found["faces"], indent=1) + "\n")
     parts = [HEAD, two_models(found, given.machine), faces(Faces.from_dict(found["faces"])), LIMITS]
     OUT.write_text("\n".join(parts), "utf-8")
     print(f"wrote {OUT.relative_to(HERE.parent)}")
@@ -71,10 +78,10 @@ def main() -> None:
 def two_models(found: dict[str, Any], machine: str) -> str:
     names = " and ".join(f"`{model['name']}`" for model in found["models"])
     told = found["provenance"]
-    text = f"## {names} on {found['images']:,} images of {Path(found['data']).name}\n\n{found['sentence']}\n\n"
-    text += f"{told['date']}, {machine}, {told['seconds']:.0f} seconds; vitreous {told['vitreous']}, "
-    text += f"torch {told['torch']}, seed {found['seed']}. Intervals are of {found['resamples']:,} bootstrap samples "
-    text += "of the images, the same for all models: differences are of pairs.\n\n"
+    text = f"## {names} on {found['images']:,} images of `{found['data']}`\n\n{found['sentence']}\n\n"
+    text += f"{told['date']}, {machine}, {told['seconds']:.0f} seconds; vitreous {told['versions']['vitreous']}, "
+    text += f"torch {told['versions']['torch']}, seed {found['seed']}. Intervals are of {found['resamples']:,} "
+    text += "bootstrap samples of the images, the same for all models: differences are of pairs.\n\n"
     text += "| question | model | measure | size | 95 % interval |\n| --- | --- | --- | --- | --- |\n"
     for effect in found["effects"]:
         size = effect["size"]
@@ -91,8 +98,12 @@ def faces(found: Faces) -> str:
     kinds = list(found.models[0].accuracies)
     text = "## The faces task\n\nParts of a face are drawn in many styles; is their arrangement right or wrong? "
     text += f"{len(found.seeds)} seeds, {found.steps} steps of {found.batch_size} drawings, tested on "
-    text += f"{found.test_images:,} of each kind, half of them right: chance is 50 %. Accuracy in %, mean and 95 % "
-    text += "t-interval over the seeds; kinds that were not seen in training stand behind the first.\n\n"
+    text += f"{found.test_images:,} of each kind: chance is 50 %. Each drawing of the test comes once right and once "
+    text += (
+        "wrong, so a model that cannot tell arrangements, such as the BagNet, has 50 % exactly. Accuracy in %, mean "
+    )
+    text += f"and 95 % t-interval over the seeds; {', '.join(found.kinds_unseen)} were not seen in training. "
+    text += f"{found.provenance['date']}, {found.provenance['threads']} thread a run on a shared machine.\n\n"
     head = ["model", "parameters", "sees (pixels)", *kinds, "seconds a run"]
     text += f"| {' | '.join(head)} |\n| {' | '.join(['---'] * len(head))} |\n"
     for model in found.models:

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+from vitreous.arrangement.face_models import MODELS, make_model
+from vitreous.arrangement.face_task import BATCH_SIZE, STEPS, TEST_IMAGES, measured_faces
 from vitreous.checkpoints.saving import TARGETS
 from vitreous.model.positions import RULES
 
@@ -53,3 +55,25 @@ def test_the_cost_is_the_benchmarks_own() -> None:
     for row in json.loads((ROOT / "benchmarks" / "results" / "load_cost.json").read_text("utf-8")):
         line = f"| {row['container']} | {row['case']} | {row['seconds']:.2f} s | {row['time_ratio']:.2f}x |"
         assert line in CHECKPOINTS
+
+
+def test_the_page_on_arrangement_has_the_numbers_that_were_measured() -> None:
+    page = (ROOT / "docs" / "arrangement.md").read_text("utf-8")
+    numbers = json.loads((ROOT / "docs" / "arrangement" / "numbers.json").read_text("utf-8"))
+    assert numbers["sentence"] in page and [model["kind"] for model in numbers["models"]] == ["ViT", "CNN"]
+    for effect in numbers["effects"]:
+        row = f"| {effect['question']} | {effect['of']} | {effect['measure']} | {effect['size']['value']:.3g} "
+        assert row in page
+    for picture in re.findall(r"\]\((arrangement/[^)]+)\)", page):
+        assert (ROOT / "docs" / picture).is_file()
+
+
+def test_the_faces_that_were_measured_are_those_of_the_code() -> None:
+    found = measured_faces()
+    assert found is not None and len(found.seeds) == 5
+    assert (found.steps, found.batch_size, found.test_images) == (STEPS, BATCH_SIZE, TEST_IMAGES)
+    assert [model.name for model in found.models] == list(MODELS)
+    for model in found.models:
+        assert model.parameters == sum(weight.numel() for weight in make_model(model.name, 0).parameters())
+        assert max(model.seconds) <= 240  # two minutes on two cores; these ran on one
+        assert f"| {model.name} | {model.parameters:,} |" in (ROOT / "docs" / "arrangement.md").read_text("utf-8")

@@ -51,7 +51,7 @@ def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert words[0] == "vitreous"
         main(words[1:])
     printed = capsys.readouterr().out
-    assert (printed.count("report: "), printed.count("comparison: ")) == (3, 2)
+    assert (printed.count("report: "), printed.count("comparison: ")) == (4, 2)
     assert (folder / "numbers.json").exists() and list((folder / "figures").glob("*.pdf"))
 
 

@@ -121,3 +121,10 @@ def test_what_cannot_be_is_refused() -> None:
         Means().measure(0)
     with pytest.raises(ShapeError, match=r"values are \(2, 1\), weights \(3, 5\)"):
         Means().add(torch.zeros(2, 1), torch.zeros(3, 5))
+
+
+def test_equal_changes_differ_by_0_and_not_by_a_rounding_error() -> None:
+    shares = [Resampled(share, torch.full((4,), share, dtype=torch.float64)) for share in (81 / 96, 80 / 96, 18 / 96)]
+    terms = [(100, shares[0]), (-100, shares[1]), (100, shares[2]), (-100, Resampled(19 / 96, shares[2].replicates))]
+    assert combined(terms).value != 0
+    assert combined(terms).interval().value == 0

@@ -289,6 +289,8 @@ def test_models_of_other_sizes_are_shown_the_same_changes() -> None:
     found = measured([opened(VIT), large], grids=(1, 2, 3))
     assert list(found.models[0].shuffled) == [1, 2] and list(found.models[1].shuffled) == [1, 2, 3]
     assert "do not divide into 3 x 3 tiles" in " ".join(found.notes)
+    assert "preprocess images differently" in " ".join(found.notes)
+    assert "preprocess images differently" not in " ".join(measured([opened(VIT), opened(BAG)]).notes)
     assert found.models[1].image_size == (12, 12)
     assert list(found.models[1].occluded["rollout"]) == list(found.models[0].occluded["rollout"])
 

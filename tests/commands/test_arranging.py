@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_it_writes_a_page_the_numbers_and_the_figures_and_says_the_sentence(
     assert found["sentence"] in printed.out and f"report: {page}" in printed.out
     for effect in found["effects"]:
         assert any(effect["question"] in line and effect["of"] in line for line in printed.out.splitlines())
-    assert found["sentence"].split(":")[0] in page.read_text("utf-8")
+    assert found["sentence"].split(":")[0] in unescape(page.read_text("utf-8"))
     assert len(list(figures.glob("*.png"))) >= 5
     assert "%" in printed.err or "images" in printed.err  # the bar, on standard error
 

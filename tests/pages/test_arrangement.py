@@ -104,6 +104,12 @@ def test_effects_are_the_numbers_with_their_intervals(page):
     assert table[5] == ["cifar10-ti4", "ViT", "2,697,610", "32 × 32", "4 × 4", "7"]
 
 
+def test_a_rounding_error_has_no_sign():
+    effect = Effect("q", "m", "change of accuracy", "points", Interval(-7e-15, -0.0004, 7e-15))
+    page = arrangement_html(dataclasses.replace(MADE.arrangement(), effects=(effect,)))
+    assert rows(section(page, "effects"))[0][3:] == ["0.000 points", "0.000 to 0.000"]
+
+
 def test_the_faces_table_has_means_with_t_intervals(page):
     faces = MADE.faces()
     table = rows(section(page, "faces"))

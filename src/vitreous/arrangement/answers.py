@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Reader:
     Attributes:
         model: any module; run in the mode that it is in, on its own device.
         name: for messages.
-        reads_head: whether a head was found.
+        classes: how many logits it gives.
 
     Args:
         model: the module.
@@ -71,7 +72,7 @@ class Reader:
 
     @property
     def reads_head(self) -> bool:
-        """Whether a head was found, so that features are what it reads."""
+        """Whether a head was found, so that features are what it reads; else they are the logits."""
         return bool(self._heads)
 
     def read(self, images: Tensor) -> Reading:
@@ -136,8 +137,8 @@ def compare(unchanged: Reading, changed: Reading, labels: Tensor | None) -> Tens
 def summarised(means: Means) -> Answers:
     """Means of what `compare` told of each image, with their intervals."""
     accuracy, agreement, divergence, cosine = (means.measure(index).interval() for index in range(len(MEASURES)))
-    is_told = accuracy.value == accuracy.value  # NaN without labels
-    return Answers(accuracy if is_told else None, agreement, divergence, cosine)
+    is_unknown = math.isnan(accuracy.value)  # without labels
+    return Answers(None if is_unknown else accuracy, agreement, divergence, cosine)
 
 
 def _cosine(one: Tensor, other: Tensor) -> Tensor:

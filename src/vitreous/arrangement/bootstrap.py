@@ -24,6 +24,9 @@ from vitreous.errors import ShapeError
 
 RESAMPLES = 1000
 
+DIGITS = 12
+"""Behind the point, of numbers and their ends: differences of equal numbers are 0, and not a rounding error."""
+
 _PURPOSE = 100  # so that the weights have nothing to do with the changes drawn from the same seed
 _LARGEST = 12  # a Poisson number of mean 1 is above this once in 10^10
 
@@ -65,10 +68,8 @@ class Resampled:
     def interval(self) -> Interval:
         """The number between the 2.5th and 97.5th percentile of its resamples; without ends where there are none."""
         told = self.replicates[self.replicates.isfinite()]
-        if not len(told):
-            return Interval(self.value)
-        low, high = torch.quantile(told, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        return Interval(self.value, low, high)
+        ends = torch.quantile(told, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist() if len(told) else []
+        return Interval(*(round(number, DIGITS) + 0.0 for number in (self.value, *ends)))  # + 0: never -0
 
 
 def combined(terms: Iterable[tuple[float, Resampled]], *, added: float = 0.0) -> Resampled:

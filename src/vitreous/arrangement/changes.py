@@ -1,7 +1,8 @@
 """Images with their parts in another place: tiles shuffled, pixels rolled or shifted, patches hidden.
 
 What is drawn by chance is a function of (seed, sample, what for), so every model sees an image changed in the same way,
-in any batch. Images are float tensors as a model takes them, normalised: 0 is the mean colour.
+in any batch. Images are float tensors as a model takes them, normalised: 0 is the colour that their
+preprocessing takes for the mean.
 """
 
 from __future__ import annotations
@@ -184,9 +185,10 @@ def centre_order(rows: int, columns: int) -> Tensor:
 
 
 def hide_patches(images: Tensor, order: Tensor, count: int, grid: tuple[int, int]) -> Tensor:
-    """Images whose first patches in an order are of the mean colour, 0.
+    """Images whose first patches in an order are 0.
 
-    Where the grid does not divide an image, its patches differ by a pixel.
+    That is the colour that the preprocessing takes off: the mean of the training images, or middle grey where images
+    are taken to [-1, 1]. Where the grid does not divide an image, its patches differ by a pixel.
 
     Args:
         images: (batch, channels, image_height, image_width).

@@ -12,6 +12,9 @@ from vitreous.arrangement.result import Arrangement, Effect, Interval, Kind, Mod
 
 _ACCURACY, _AGREEMENT, _DIVERGENCE = (MEASURES.index(name) for name in ("accuracy", "agreement", "divergence"))
 
+LEAST_IMAGES = 30
+"""For a verdict in words: where a few images all change alike, so do all resamples, and intervals have no width."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
@@ -32,7 +35,7 @@ class Sampled:
     areas: Mapping[str, Resampled]
 
 
-def effects(models: Sequence[Sampled], *, has_labels: bool) -> tuple[Effect, ...]:
+def effect_table(models: Sequence[Sampled], *, has_labels: bool) -> tuple[Effect, ...]:
     """The table: of each question and measure a row for each model, and one for the difference of two.
 
     Of changed images it has the change of accuracy, or without labels of agreement, and the divergence; of occlusion
@@ -79,28 +82,32 @@ def compared(models: Sequence[_Model]) -> tuple[_Model, _Model] | None:
 
 
 def sentence(arrangement: Arrangement) -> str:
-    """What follows for the claim that CNNs do not encode where parts are, and ViTs do; with the numbers.
+    """What follows for the claim that a CNN's answers stay when parts change places; verdict first, then the numbers.
 
-    The claim's strong form is that a CNN's answers stay when its parts change places. Its weak form is that a ViT
-    depends on arrangement more than a CNN. Both are told by images cut into 4 x 4 tiles, or the nearest number of tiles
-    that the models have in common: the strong form by what the CNN loses, the weak form by the difference of what both
-    lose. A model that knows its classes no better than chance has nothing to lose, so that nothing follows from it.
+    Told by images cut into 4 x 4 tiles, or the nearest number of tiles that the models have in common. The claim does
+    not hold for a CNN that surely loses accuracy, without labels one that surely changes answers. A model that knows
+    its classes no better than chance has nothing to lose, and few images give no verdict; then nothing follows.
+
+    Two models are compared by the points that they lose. The one that knew more has more to lose, so that the share of
+    its accuracy beyond chance is told beside them, without an interval.
     """
     pair = compared(arrangement.models)
     told = list(pair or arrangement.models[:1])
     k = _nearest_to_4(told)
     if k is None:
         return "No images were cut into tiles of the same size for the models, so nothing follows for the claim."
-    parts = [_what_changes(arrangement, model, k) for model in told]
-    cnn = next((model for model in told if model.kind == "CNN"), None)
-    is_both = pair is not None and cnn is not None and pair[0].kind != "CNN"
-    if is_both and cnn is not None:
-        parts.append(_strong_form(arrangement, cnn, k))
+    is_both = pair is not None and pair[0].kind != "CNN" and pair[1].kind == "CNN"
+    if is_both:
+        told = told[::-1]  # the CNN, which the claim is about
+    changes = "; ".join(_what_changes(arrangement, model, k) for model in told)
+    parts = [_verdict(arrangement, told[0], k)] * is_both
+    parts.append(f"With images cut into {k} x {k} tiles in another order, {changes}.")
     if pair is not None:
-        parts.append(_difference(arrangement, pair, k, is_claim=is_both))
+        parts.append(_difference(arrangement, pair, k))
     if not is_both:
-        parts.append("Whether ViTs depend on arrangement more than CNNs takes one model of each kind.")
-    return f"Images cut into {k} x {k} tiles in another order: " + " ".join(parts)
+        parts.append("To tell whether ViTs depend on arrangement more than CNNs takes one model of each kind.")
+    parts.append("Cutting also makes edges that no photograph has; part of a change may be due to these.")
+    return " ".join(parts)
 
 
 class _Named(Protocol):
@@ -135,46 +142,54 @@ def _nearest_to_4(models: Sequence[ModelArrangement]) -> int | None:
 
 def _what_changes(arrangement: Arrangement, model: ModelArrangement, k: int) -> str:
     before, after = model.shuffled[1], model.shuffled[k]
-    stays = f"it gives the same answer to {_percent(after.agreement)} of the images"
+    keeps = f"keeps {_percent(after.agreement)} of its answers"
     if before.accuracy is None or after.accuracy is None:
-        return f"{_of(model)}: {stays}."
-    change = _size(arrangement, k, model.name)
+        return f"{_of(model)} {keeps}"
     shares = f"{_percent(before.accuracy, plain=True)} to {_percent(after.accuracy, plain=True)}"
-    return f"{_of(model)}: accuracy goes from {shares}, a change of {_points(change)}; {stays}."
+    return f"{_of(model)} goes from {shares} accuracy ({_points(_size(arrangement, k, model.name))}) and {keeps}"
 
 
-def _strong_form(arrangement: Arrangement, cnn: ModelArrangement, k: int) -> str:
-    claim = "that a CNN's answers stay when parts change places"
+def _verdict(arrangement: Arrangement, cnn: ModelArrangement, k: int) -> str:
+    claim = "the claim that a CNN's answers stay when parts change places"
     change = _size(arrangement, k, cnn.name)
     if not _knows_its_classes(arrangement, cnn):
-        return f"{cnn.name} knows the classes no better than chance, so nothing follows for the claim {claim}."
-    if change is None or change.high is None or change.low is None:
-        return f"These images are too few to tell anything of the claim {claim}."
+        return f"Nothing follows for {claim}: {cnn.name} answers no better than chance."
+    if arrangement.images < LEAST_IMAGES or change is None or change.high is None:
+        return f"Nothing follows for {claim}: the images are too few."
     if change.high < 0:
-        return f"The claim {claim} is refuted for {cnn.name} on these images."
-    return f"These images do not refute the claim {claim}: they show no loss of {cnn.name}."
+        return f"On these images {claim} does not hold for {cnn.name}."
+    if arrangement.has_labels:  # answers may have changed from wrong to wrong
+        return f"The accuracy of {cnn.name} does not refute {claim}: it shows no sure loss."
+    return f"The answers of {cnn.name} do not refute {claim}: they show no sure change."
 
 
-def _difference(
-    arrangement: Arrangement, pair: tuple[ModelArrangement, ModelArrangement], k: int, *, is_claim: bool
-) -> str:
+def _difference(arrangement: Arrangement, pair: tuple[ModelArrangement, ModelArrangement], k: int) -> str:
     first, second = pair
     ignorant = [model.name for model in pair if not _knows_its_classes(arrangement, model)]
     if ignorant:
-        if is_claim and second.name in ignorant:  # as was said
-            return "So the two cannot be compared."
-        return f"{ignorant[0]} knows the classes no better than chance, so the two cannot be compared."
+        know = "knows" if len(ignorant) == 1 else "know"
+        return f"{' and '.join(ignorant)} {know} the classes no better than chance, so the two cannot be compared."
+    loses, less, what = ("loses", "less", "") if arrangement.has_labels else ("changes", "fewer", " of its answers")
     size = _size(arrangement, k, difference_name(first, second))
-    words = "depends on arrangement"
-    if size is None or size.low is None or size.high is None or size.low <= 0 <= size.high:
-        verdict = f"Whether {first.name} {words} more than {second.name} or less cannot be told from these images"
-    elif size.high < 0:
-        verdict = f"{first.name} {words} more than {second.name}"
-    else:
-        verdict = f"{first.name} {words} less than {second.name}"
-    if size is None:
-        return f"{verdict}."
-    return f"{verdict} (difference of the changes, on the same images: {_points(size)})."
+    if size is None or size.low is None or size.high is None:
+        return f"Which of the two {loses} more{what} cannot be told from these images."
+    numbers = f"(difference on the same images: {_points(size)}).{_shares(arrangement, pair, k)}"
+    if arrangement.images < LEAST_IMAGES or size.low <= 0 <= size.high:
+        return f"Which of the two {loses} more{what} cannot be told from these images {numbers}"
+    return f"{first.name} {loses} {'more' if size.high < 0 else less}{what} than {second.name} {numbers}"
+
+
+def _shares(arrangement: Arrangement, pair: tuple[ModelArrangement, ModelArrangement], k: int) -> str:
+    """How much of the accuracy above chance both lose; nothing without labels."""
+    lost = []
+    for model in pair:
+        before, after = model.shuffled[1].accuracy, model.shuffled[k].accuracy
+        if before is None or after is None or not arrangement.class_names:
+            return ""
+        beyond = before.value - 1 / len(arrangement.class_names)  # above 0: the model knows its classes
+        lost.append(f"{100 * (before.value - after.value) / beyond:.0f} %")
+    first, second = pair
+    return f" Of its accuracy beyond chance, {first.name} loses {lost[0]}, {second.name} {lost[1]}."
 
 
 def _knows_its_classes(arrangement: Arrangement, model: ModelArrangement) -> bool:
@@ -204,7 +219,12 @@ def _percent(share: Interval, *, plain: bool = False) -> str:
 def _points(change: Interval | None) -> str:
     if change is None:
         return "an unknown size"
-    number = f"{change.value:+.1f} points"
+    number = f"{_signed(change.value)} points"
     if change.low is None or change.high is None:
         return number
-    return f"{number} [{change.low:+.1f}, {change.high:+.1f}]"
+    return f"{number} [{_signed(change.low)}, {_signed(change.high)}]"
+
+
+def _signed(points: float) -> str:
+    rounded = round(points, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"  # never -0.0

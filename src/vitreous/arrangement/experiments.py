@@ -142,6 +142,8 @@ class PositionReadOut:
 class PositionEmbeddings:
     """Position embeddings set to zero, given to other patches, or taken from another checkpoint.
 
+    They are given to other patches in a few orders, drawn from the seed and the same for all images.
+
     Attributes:
         answers: "zeroed", "shuffled", and "transplanted" where there is a donor; empty for a model without a table.
 

@@ -1,6 +1,6 @@
 """Five small models for the faces task, of about equal size: what differs is what each can know of places.
 
-    CNN                     3x3 convolutions; the zeros around each map tell how near the border is
+    CNN                     convolutions of 3 and 4 pixels; the zeros around each map tell how near the border is
     CNN without padding     the same, but no window reaches beyond the image
     BagNet                  windows of 7 pixels, averaged: no feature sees two parts of a face
     ViT, 1-D positions      a learned vector for each patch's place

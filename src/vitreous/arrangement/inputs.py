@@ -29,7 +29,7 @@ class ImageSet:
     Attributes:
         name: for titles.
         pictures: that were chosen.
-        samples: (images,) int64; which of the source's images each is, ascending.
+        samples: (images,) int64; which of the source's images each is.
         labelled: where they come from, if that has labels; None otherwise.
     """
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from vitreous.arrangement.batches import first_image
 from vitreous.arrangement.bootstrap import RESAMPLES, Weights
-from vitreous.arrangement.effects import effects
+from vitreous.arrangement.effects import effect_table
 from vitreous.arrangement.inputs import ImageSet, as_loaded, check_class_counts, common_classes, open_images
 from vitreous.arrangement.measured import Measured, Plan, hidden_counts
 from vitreous.arrangement.one_pass import Run, look_at_all
@@ -102,7 +102,7 @@ def measure_arrangement(
     with quick_linear():
         look_at_all(run, measured, plan, batches, workers, progress)
     has_labels = images.labels is not None
-    table = effects([one.sampled(has_labels=has_labels) for one in measured], has_labels=has_labels)
+    table = effect_table([one.sampled(has_labels=has_labels) for one in measured], has_labels=has_labels)
     return Arrangement(
         data=images.name,
         images=len(images),
@@ -156,6 +156,11 @@ def _notes(run: Run, measured: Sequence[Measured], transplant: LoadedModel | Non
             f"Positions were read out, and layers compared under translation, on {run.layered:,} of the {total:,} "
             "images, evenly spaced."
         )
+    if len(run.examples) > 1:
+        notes.append(
+            "The models preprocess images differently, so that a pixel of shift and the colour of hidden patches need "
+            "not be the same for all."
+        )
     if run.rollout_of is None:
         notes.append("No model has attention, so that no patches were hidden by rollout.")
     if transplant is None and any(one.subject.table is not None for one in measured):
@@ -168,7 +173,7 @@ def _provenance(
 ) -> dict[str, Any]:
     return {
         "versions": {"vitreous": version("vitreous"), "torch": version("torch"), "python": platform.python_version()},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": platform.machine(),
         "device": ", ".join(dict.fromkeys(str(subject.device) for subject in subjects)),
         "threads": torch.get_num_threads(),
         "date": str(date.today()),

@@ -23,7 +23,7 @@ class Arrange:
     """Measure what models make of the same parts in another place: a ViT, a CNN and the claim between them.
 
     Images are cut into tiles and shuffled, shifted and hidden in part; position embeddings are zeroed, shuffled and
-    transplanted; positions are read out of every layer. Each number has a 95 % interval, differences are paired.
+    transplanted; positions are read out of every layer. Effects have 95 % intervals, differences are of pairs.
     """
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL ...")]
@@ -132,6 +132,6 @@ def _table(found: Arrangement) -> list[str]:
 
 
 def _words(size: Interval) -> str:
-    if size.low is None or size.high is None:
-        return f"{size.value:.3g}"
-    return f"{size.value:.3g} ({size.low:.3g} to {size.high:.3g})"
+    numbers = (number for number in (size.value, size.low, size.high) if number is not None)
+    value, *ends = (f"{round(number, 4) + 0.0:.3g}" for number in numbers)
+    return f"{value} ({' to '.join(ends)})" if ends else value

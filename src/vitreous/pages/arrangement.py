@@ -62,7 +62,8 @@ def arrangement_html(arrangement: Arrangement, faces: Faces | None = None) -> st
         "citing": ("What it builds on", fill("arrangement", "citing")),
     }
     lede = f"<bdi>{escaped(sentence(arrangement), 5000)}</bdi>"
-    return whole_page("The same parts in another place", lede, _facts(arrangement), sections, _STYLE)
+    kicker = "What vision models make of arrangement"
+    return whole_page("The same parts in another place", lede, _facts(arrangement), sections, _STYLE, kicker)
 
 
 def _facts(arrangement: Arrangement) -> list[tuple[str, str, str]]:
@@ -240,7 +241,8 @@ def _effect_row(effect: Effect) -> str:
 def _digits(value: float, is_change: bool) -> str:
     """Three digits or so; a change shows its direction."""
     digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:{'+' if is_change else ''}.{digits}f}".replace("-", _MINUS)
+    rounded = round(value, digits) + 0.0  # never -0
+    return f"{rounded:{'+' if is_change and rounded else ''}.{digits}f}".replace("-", _MINUS)
 
 
 def _row(name: str, cells: list[str]) -> str:

@@ -41,7 +41,12 @@ def write_page(page: str, path: str | Path) -> Path:
 
 
 def whole_page(
-    title: str, lede: str, facts: Sequence[tuple[str, str, str]], sections: Sections, style: str = ""
+    title: str,
+    lede: str,
+    facts: Sequence[tuple[str, str, str]],
+    sections: Sections,
+    style: str = "",
+    kicker: str = "Inside a Vision Transformer",
 ) -> str:
     """The page as text.
 
@@ -51,10 +56,12 @@ def whole_page(
         facts: the strip below it.
         sections: what follows.
         style: CSS of this page alone.
+        kicker: HTML, the words above the headline.
     """
     return fill(
         "page",
         "page",
+        kicker=kicker,
         title=escaped(title),
         style=files("vitreous.pages").joinpath("report.css").read_text("utf-8") + style,
         lede=lede,

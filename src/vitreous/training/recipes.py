@@ -60,15 +60,17 @@ def cifar10_ti4() -> TrainConfig:
         warmup=400,
         schedule="linear",
     )
-    return _cifar10(model, optimizer, epochs=20)
+    return _cifar10(model, optimizer, Augmentation(shift=4, flip=True), epochs=20, threads=1)
 
 
 def cifar10_resnet() -> TrainConfig:
-    """The twin of `cifar10-ti4` without attention: a ResNet with the same 8 x 8 map, data and augmentation.
+    """The twin of `cifar10-ti4` without attention: a ResNet of about its size, with the same 8 x 8 map and data.
 
         vitreous train --preset cifar10-resnet --data cifar10/ --out runs/cifar10-resnet
 
-    Not run in full here, and so it has no accuracy of ours.
+    70.3 % of the 10,000 test images (one run, seed 0), in 68 minutes on two cores of a shared x86 server with bfloat16
+    instructions that had other work to do. Five epochs are far too few for it: a ResNet of this size reaches above
+    90 % in a long run. Its augmentation is stronger than that of `cifar10-ti4`.
 
     2.9 million parameters: a 3 x 3 root, then 1, 1 and 9 bottlenecks at 32, 16 and 8 positions a side, GroupNorm and
     standardised weights as in the paper's hybrids. Source: He et al. 2016, arXiv 1512.03385, section 4.2.
@@ -88,21 +90,24 @@ def cifar10_resnet() -> TrainConfig:
         pooling="mean",
     )
     optimizer = Optim(learning_rate=2e-3, weight_decay=0.1, betas=(0.9, 0.99), warmup=400, schedule="linear")
-    return _cifar10(model, optimizer, epochs=12)
+    augmentation = Augmentation(shift=4, flip=True, policy="randaugment", cutmix=1.0, mix_probability=0.3)
+    return _cifar10(model, optimizer, augmentation, epochs=5, threads=2)
 
 
-def _cifar10(model: ViTConfig, optimizer: Optim, epochs: int) -> TrainConfig:
-    """What both twins share: images of 32 x 32 pixels, moved by up to 4 and mirrored."""
+def _cifar10(
+    model: ViTConfig, optimizer: Optim, augmentation: Augmentation, *, epochs: int, threads: int
+) -> TrainConfig:
+    """What both twins share: images of 32 x 32 pixels in batches of 128."""
     return TrainConfig(
         data="cifar10",
         model=model,
         preprocess=Preprocess((32, 32), "squash", 1.0, "bicubic", (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
         optimizer=optimizer,
-        augmentation=Augmentation(shift=4, flip=True),
+        augmentation=augmentation,
         epochs=epochs,
         batch_size=128,
         label_smoothing=0.1,
-        threads=1,
+        threads=threads,
     )
 
 
