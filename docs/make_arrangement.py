@@ -64,7 +64,8 @@ def main() -> None:
     given = asked.parse_args()
     found: dict[str, Any] = json.loads((FOLDER / "numbers.json").read_text("utf-8"))
     found["data"] = Path(found["data"]).name  # where things lie on one machine tells nobody anything
-    for source in (*found["provenance"]["models"].values(), found["provenance"]["transplant"]):
+    donor = found["provenance"]["transplant"]
+    for source in (*found["provenance"]["models"].values(), *([donor] if donor else [])):
         source["source"] = Path(source["source"]).name
     write_atomically(FOLDER / "numbers.json", json.dumps(found, indent=1) + "\n")
     for picture in sorted(given.figures.glob("*.png")):

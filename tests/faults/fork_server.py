@@ -5,7 +5,8 @@ It reads orders from standard input and answers on standard output, a line of JS
     order    {"script": name of a function below, "given": its arguments, "world": processes, "attempt": of torchrun,
               "kills": [[rank, seconds, signal], ...], "after": a folder in which something must be new before
               these seconds count, "limit": seconds, "log": file, "is_rehearsal": whether the server itself shall do it,
-              "patience": seconds that ranks wait for each other, "is_torchrun": whether all get SIGTERM when one ends}
+              "patience": seconds that ranks wait for each other, "is_torchrun": whether all get SIGTERM when one ends,
+              and SIGKILL later}
     answer   {"codes": exit code of each rank, minus the signal that ended it, "seconds": of those that
               count, until each ended, "output": of all, on both streams}
 
@@ -37,6 +38,7 @@ from vitreous.training.loop import train
 from vitreous.training.settings_file import from_yaml
 
 _TICK = 0.002
+_GRACE = 30.0  # seconds that torchrun leaves a rank to end; one in a few hundred misses in gloo that its peer is gone
 
 
 def run_training(config: str, out: str, progress: bool = False) -> None:
@@ -96,6 +98,7 @@ def _carry_out(order: dict[str, Any], port: int) -> dict[str, Any]:
         if not is_ending and any(codes):  # torchrun then ends all others
             is_ending = True
             kills += [[rank, 0.0, signal.SIGTERM] for rank in range(len(pids))]
+            kills += [[rank, passed + _GRACE, signal.SIGKILL] for rank in range(len(pids))]
         time.sleep(_TICK)
     return {"codes": codes, "seconds": seconds, "output": Path(order["log"]).read_text(errors="replace")}
 
