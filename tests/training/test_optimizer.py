@@ -240,10 +240,50 @@ def _newton_schulz(matrix: Tensor) -> Tensor:
     return flat.T
 
 
-def test_a_model_without_blocks_follows_adamw_alone() -> None:
+def test_muon_takes_matrices_as_torchs_own_does_to_the_bit() -> None:
+    mine, theirs = _model(), _model()
+    muon, _ = make_optimizers(mine, Optim(name="muon", learning_rate=0.1, weight_decay=0.5, momentum=0.9))
+    names = [name for group in muon.param_groups for name in _names(mine, group)]
+    other = torch.optim.Muon(
+        [theirs.get_parameter(name) for name in names],
+        lr=0.1,
+        weight_decay=0.5,
+        momentum=0.9,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    for group in muon.param_groups:
+        group["lr"] = 0.1
+    for seed in range(3):
+        for name in names:
+            weight = mine.get_parameter(name)
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+            theirs.get_parameter(name).grad = weight.grad.clone()
+        muon.step()
+        other.step()
+    assert len(names) == 12
+    assert all(torch.equal(mine.get_parameter(name), theirs.get_parameter(name)) for name in names)
+
+
+def test_muon_takes_each_kernel_as_a_row() -> None:
+    """A model without blocks: its stage's convolutions follow Muon; root, patch embedding and head follow AdamW."""
     config = ViTConfig(
         (8, 8), (4, 4), classes=3, width=8, depth=0, heads=2, stem=(1,), stem_width=8, class_token=False,
         positions="none", pooling="mean",
     )  # fmt: skip
-    (only,) = make_optimizers(_model(config), Optim(name="muon"))
-    assert isinstance(only, torch.optim.AdamW)
+    model = _model(config)
+    muon, rest = make_optimizers(model, Optim(name="muon", learning_rate=0.1, weight_decay=0.5, momentum=0.9))
+    assert [name.rpartition("blocks.0.")[2] for group in muon.param_groups for name in _names(model, group)] == [
+        "downsample.conv.weight",
+        "conv1.weight",
+        "conv2.weight",
+        "conv3.weight",
+    ]
+    assert sum(len(group["params"]) for group in rest.param_groups) == len(list(model.parameters())) - 4
+    kernels = model.patch_embed.backbone.stages[0].blocks[0].conv2.weight  # (8, 8, 3, 3)
+    before, gradient = kernels.detach().clone(), torch.randn(kernels.shape, generator=torch.Generator().manual_seed(0))
+    kernels.grad = gradient.clone()
+    muon.step()
+    direction = _newton_schulz(gradient.flatten(1).T.double()).T
+    expected = -(0.1 * 0.2 * math.sqrt(72) * direction).view(kernels.shape)
+    moved = kernels.detach().double() - (1 - 0.1 * 0.5) * before.double()
+    assert (moved - expected).norm() < 0.02 * expected.norm()  # 8 bits, five times over

@@ -29,8 +29,9 @@ class Optim:
 
     Attributes:
         name: adamw takes weight decay off the weights, adam and sgd add it to the gradients. muon turns the momentum
-            of each matrix in the blocks into the nearest orthogonal one, its step as long as adamw's; all other
-            weights follow adamw. Source: Jordan et al. 2024; arXiv 2502.16982, section 2.2.
+            of each matrix in the blocks, and of each convolution in a ResNet's stages, into the nearest orthogonal
+            one, its step as long as adamw's; all other weights follow adamw. Source: Jordan et al. 2024;
+            arXiv 2502.16982, section 2.2.
         learning_rate: the highest, reached after the warm-up.
         weight_decay: of matrices and convolutions; biases, norms, tokens and positions have none.
         betas: how long adamw and adam remember the gradient and its square, each in [0, 1).
