@@ -12,6 +12,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
@@ -24,7 +25,7 @@ from vitreous.commands.inspecting import Inspect
 from vitreous.commands.models import Convert, Describe
 from vitreous.commands.probing import Probe
 from vitreous.commands.training import Evaluate, Predict, Train, started_from
-from vitreous.errors import VitreousError
+from vitreous.errors import ConfigError, VitreousError
 from vitreous.interrupts import Terminated, stopped_by_signals
 
 _MOST_LINES = 3
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
+        _check_current_folder()
         with stopped_by_signals():
             _parse(given).run()
         if sys.stdout is not None:  # it may have been closed before we started
@@ -66,6 +68,13 @@ def main(arguments: list[str] | None = None) -> None:
         if full:
             _drop_output()
         sys.exit(4 if full else 3)
+
+
+def _check_current_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # torch's kernels abort without one
+        raise ConfigError("the folder you are in was deleted; change to another one") from None
 
 
 def _on_few_lines(message: object) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
+import shutil
 import signal
 import time
 import warnings
@@ -11,11 +13,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vitreous.data.gather import Pictures
 from vitreous.data.preprocess import Preprocess
@@ -34,6 +38,8 @@ _NEWS = 5
 """Seconds until the end of a worker is surely known; it is a matter of milliseconds."""
 
 _LOST = re.compile(r"DataLoader (worker \(pid|timed out)")
+_FULL = re.compile(r"(allocate shared memory|worker \(pid.*Bus error)", re.DOTALL)
+_SHARED = Path("/dev/shm")
 
 _Key = TypeVar("_Key")
 _Made = TypeVar("_Made")
@@ -103,10 +109,13 @@ def made_ahead(make: Callable[[_Key], _Made], keys: Sequence[_Key], workers: int
             timeout=PATIENCE if workers else 0,
             generator=torch.Generator(),  # which workers' seeds are drawn from; else torch's own would move on
         )
-        loaded = _all_of(iter(loader), _NEWS if workers else 0)  # starts the workers; closing it ends them
+        iterator: Any = iter(loader)  # starts the workers
+        loaded = _all_of(iterator, _NEWS if workers else 0)
     try:
         yield loaded
     except (RuntimeError, ShapeError) as error:  # torch raises where the main process is: in the model's pass, too
+        if _FULL.search(str(error)):
+            raise WorkerError(_shared_memory_is_full()) from error
         if not _LOST.search(str(error)):
             raise
         cause = " ".join(str(error).split())
@@ -116,6 +125,8 @@ def made_ahead(make: Callable[[_Key], _Made], keys: Sequence[_Key], workers: int
         ) from error
     finally:
         loaded.close()
+        if workers:
+            iterator.__del__()  # ends the workers now: the traceback of an error may keep the iterator until the end
 
 
 def workers_for(images: int, device: torch.device, processes: int = 1) -> int:
@@ -136,14 +147,25 @@ def workers_for(images: int, device: torch.device, processes: int = 1) -> int:
     return min(cores // processes // (4 if device.type == "cpu" else 1), MOST_WORKERS)
 
 
-class _Making(Dataset[_Made], Generic[_Key, _Made]):
+@dataclass(frozen=True)
+class _Packed:
+    """A thing on its way to another process, its tensors in shared memory already.
+
+    torch's own queue shares them in a thread: one that finds no room prints a traceback, and nobody hears of it.
+    """
+
+    content: bytes
+
+
+class _Making(Dataset[Any], Generic[_Key, _Made]):
     """Makes the thing that a key names, in whichever process."""
 
     def __init__(self, make: Callable[[_Key], _Made]) -> None:
         self._make = make
 
-    def __getitem__(self, key: _Key) -> _Made:
-        return self._make(key)
+    def __getitem__(self, key: _Key) -> _Made | _Packed:
+        made = self._make(key)
+        return made if get_worker_info() is None else _Packed(bytes(ForkingPickler.dumps(made)))
 
 
 def _decoded(pictures: Pictures, preprocess: Preprocess, indices: Sequence[int]) -> Batch:
@@ -162,14 +184,23 @@ def _decoded(pictures: Pictures, preprocess: Preprocess, indices: Sequence[int])
     return Batch(tuple(read), torch.cat(pixels), tuple(unread))
 
 
-def _all_of(made: Iterator[_Made], news: float) -> Generator[_Made, None, None]:
+def _all_of(made: Iterator[_Made | _Packed], news: float) -> Generator[_Made, None, None]:
     try:
-        yield from made
+        for thing in made:
+            yield pickle.loads(thing.content) if isinstance(thing, _Packed) else thing
     except (OSError, EOFError):
         # A worker that dies while it hands over a tensor is seen as a lost connection first. Its end, of which torch
         # makes a RuntimeError, comes in this time, or it was something else.
         time.sleep(news)
         raise
+
+
+def _shared_memory_is_full() -> str:
+    size = f", which has {shutil.disk_usage(_SHARED).total / 2**20:.1f} MiB" if _SHARED.is_dir() else ""
+    return (
+        f"the memory that processes share to hand over images is full: {_SHARED}{size}\n"
+        "make it larger (docker run --shm-size 2g), or take fewer workers; --workers 0 decodes in the main process"
+    )
 
 
 def _as_it_is(made: _Made) -> _Made:
