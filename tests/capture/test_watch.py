@@ -272,6 +272,17 @@ def test_the_models_own_attention_is_seen_and_its_output_keeps_every_bit(family:
     assert (None if positions is None else tuple(positions.table.shape[:2])) == family.positions
 
 
+def test_the_sines_of_rotary_positions_are_no_table_though_as_wide_as_a_token() -> None:
+    eva = pytest.importorskip("timm.models.eva")
+    model = eva.Eva(
+        img_size=16, patch_size=4, embed_dim=32, depth=1, num_heads=2, use_rot_pos_emb=True, use_abs_pos_emb=False
+    )
+    assert model.rope.pos_embed.shape == (16, 32)
+    with watch_attention(model) as watched:
+        model(torch.rand(2, 3, 16, 16))
+    assert watched.positions() is None
+
+
 def test_nothing_is_left_behind_when_the_pass_fails(family: Family) -> None:
     def snapshot() -> dict[str, Any]:
         return {

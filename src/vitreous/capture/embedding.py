@@ -22,6 +22,7 @@ from vitreous.tokens import TokenLayout
 CLASS_TOKEN = re.compile(r"(^|_)(cls|class)(_|$)")
 OTHER_PREFIX = re.compile(r"(^|_)(dist|distillation|reg|register|registers|storage)(_|$)")
 POSITIONS = re.compile(r"pos(ition|_|emb|itional)")
+ROTARY = re.compile(r"(^|[._])(rope|rot|rotary)([._]|$)")
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,8 @@ def find_positions(
     rows, columns = table_grid or (layout.rows, layout.columns)
     for name, table in _tensors(model):
         if table.ndim < 2 or table.shape[-1] != width or not POSITIONS.search(name.lower()):
+            continue
+        if ROTARY.search(name.lower()):  # sines and cosines for queries and keys; of two heads, as wide as a token
             continue
         entries = table.numel() // width
         if rows * columns <= entries <= rows * columns + layout.prefix:  # prefix rows come first
