@@ -133,7 +133,7 @@ def test_every_cell_is_run_with_every_seed_and_the_table_has_means_and_intervals
         "| 8 x 8 pixels, 4 x 4 patches | 61.0 ± 2.5 |",
     ]
     assert table == as_markdown(chosen, result)
-    assert "synthetic:8x2x8 in %, mean and 95 % t-interval over 3 seeds; 1 epochs each" in table
+    assert "synthetic:8x2x8 in %, mean and 95 % t-interval over 3 seeds; 1 epoch each" in table
     assert json.loads((tmp_path / "results.json").read_text()) == as_json(chosen, result)
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "run 1 of 6: 4 x 4 pixels, 8 x 8 patches, seed 0" and len(said) == 6

@@ -90,6 +90,7 @@ def small_config(data: str, classes: int, *, epochs: int = 5) -> TrainConfig:
         augmentation=Augmentation(shift=2.0),
         epochs=epochs,
         batch_size=128,
+        threads=1,  # the same bits on machines with more cores, where several ablations can run at once
     )
 
 
@@ -217,7 +218,8 @@ def as_markdown(chosen: Ablation, result: Result) -> str:
     seeds = len(next(iter(result.values())).values)
     config = next(iter(chosen.cells.values()))
     scatter = f"mean and 95 % t-interval over {seeds} seeds" if seeds > 1 else "one seed, and so without an interval"
-    length = f"{config.epochs} epochs" if config.steps is None else f"{config.steps} steps"
+    many, what = (config.epochs, "epoch") if config.steps is None else (config.steps, "step")
+    length = f"{many} {what}{'' if many == 1 else 's'}"
     return "\n".join([*lines, "", f"Top-1 on the test part of {config.data} in %, {scatter}; {length} each.", ""])
 
 

@@ -51,16 +51,7 @@ def cifar10_ti4() -> TrainConfig:
     class token and learned positions. Muon matters: after one epoch of three it had 53 % where AdamW had 41 %.
     """
     model = ViTConfig(image_size=(32, 32), patch_size=(4, 4), classes=10, width=256, depth=6, heads=4, mlp_ratio=2.0)
-    optimizer = Optim(
-        name="muon",
-        learning_rate=2e-3,
-        weight_decay=0.1,
-        betas=(0.9, 0.99),
-        momentum=0.95,
-        warmup=400,
-        schedule="linear",
-    )
-    return _cifar10(model, optimizer, Augmentation(shift=4, flip=True), epochs=20, threads=1)
+    return _cifar10(model, _muon(2e-3, warmup=400), Augmentation(shift=4, flip=True), epochs=20)
 
 
 def cifar10_resnet() -> TrainConfig:
@@ -68,9 +59,10 @@ def cifar10_resnet() -> TrainConfig:
 
         vitreous train --preset cifar10-resnet --data cifar10/ --out runs/cifar10-resnet
 
-    70.3 % of the 10,000 test images (one run, seed 0), in 68 minutes on two cores of a shared x86 server with bfloat16
-    instructions that had other work to do. Five epochs are far too few for it: a ResNet of this size reaches above
-    90 % in a long run. Its augmentation is stronger than that of `cifar10-ti4`.
+    84.8 % of the 10,000 test images (one run, seed 0), in 81 minutes on one core of a shared x86 server with bfloat16
+    instructions. Seven epochs are few for it: a ResNet of this size reaches above 90 % in a long run. Its augmentation
+    is that of the second half of `cifar10-ti4`. Muon matters here, too: with AdamW, 2e-3 and five epochs of the same
+    augmentation it had 70.3 %; after 9,600 images the loss was 1.75 nats with Muon and 1.85 with AdamW.
 
     2.9 million parameters: a 3 x 3 root, then 1, 1 and 9 bottlenecks at 32, 16 and 8 positions a side, GroupNorm and
     standardised weights as in the paper's hybrids. Source: He et al. 2016, arXiv 1512.03385, section 4.2.
@@ -89,14 +81,23 @@ def cifar10_resnet() -> TrainConfig:
         class_token=False,
         pooling="mean",
     )
-    optimizer = Optim(learning_rate=2e-3, weight_decay=0.1, betas=(0.9, 0.99), warmup=400, schedule="linear")
     augmentation = Augmentation(shift=4, flip=True, policy="randaugment", cutmix=1.0, mix_probability=0.3)
-    return _cifar10(model, optimizer, augmentation, epochs=5, threads=2)
+    return _cifar10(model, _muon(6e-3, warmup=200), augmentation, epochs=7)
 
 
-def _cifar10(
-    model: ViTConfig, optimizer: Optim, augmentation: Augmentation, *, epochs: int, threads: int
-) -> TrainConfig:
+def _muon(rate: float, *, warmup: int) -> Optim:
+    return Optim(
+        name="muon",
+        learning_rate=rate,
+        weight_decay=0.1,
+        betas=(0.9, 0.99),
+        momentum=0.95,
+        warmup=warmup,
+        schedule="linear",
+    )
+
+
+def _cifar10(model: ViTConfig, optimizer: Optim, augmentation: Augmentation, *, epochs: int) -> TrainConfig:
     """What both twins share: images of 32 x 32 pixels in batches of 128."""
     return TrainConfig(
         data="cifar10",
@@ -107,7 +108,7 @@ def _cifar10(
         epochs=epochs,
         batch_size=128,
         label_smoothing=0.1,
-        threads=threads,
+        threads=1,
     )
 
 
