@@ -39,13 +39,16 @@ def digits() -> TrainConfig:
 
 
 def cifar10_ti4() -> TrainConfig:
-    """A small ViT that knows CIFAR-10's ten classes: the one that comes with vitreous.
+    r"""A small ViT that knows CIFAR-10's ten classes: the one that comes with vitreous.
 
-        vitreous train --preset cifar10-ti4 --data cifar10/ --out runs/cifar10-ti4
+        vitreous train --preset cifar10-ti4 --data cifar10/ --out runs/first
+        vitreous train --preset cifar10-ti4 --data cifar10/ --start runs/first/model --optimizer.learning-rate 0.0012 \
+            --optimizer.warmup 200 --augmentation.policy randaugment --augmentation.cutmix 1 \
+            --augmentation.mix-probability 0.3 --out runs/cifar10-ti4
 
-    81.4 % of the 10,000 test images (one run, seed 0), in 130 minutes on one core of a shared x86 server with bfloat16
-    instructions that had other work to do: 20 epochs are few, and it still learned when they were over. `cifar10/` has
-    `train.parquet` and `test.parquet`, or the folders `train` and `test`.
+    81.4 % of the 10,000 test images after the first command, 84.6 % after the second (one run, seed 0), in 130 and
+    128 minutes on one core of a shared x86 server with bfloat16 instructions; the other core had other work to do.
+    `cifar10/` has `train.parquet` and `test.parquet`, or the folders `train` and `test`.
 
     Its size is that of ViT-Lite-6/4 (Hassani et al. 2021, arXiv 2104.05704), 3.2 million parameters, with the paper's
     class token and learned positions. Muon matters: after one epoch of three it had 53 % where AdamW had 41 %.
