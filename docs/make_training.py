@@ -85,8 +85,9 @@ def ablations() -> str:
     text = ""
     for folder in sorted(ABLATIONS.glob("*")) if ABLATIONS.is_dir() else []:
         picture = f"![{folder.name}](ablations/{folder.name}/{folder.name}.png)"
-        text += f"\n{(folder / 'table.md').read_text('utf-8')}\n{picture}\n"
-    return f"\n## Ablations\n{text}" if text else ""
+        text += f"\n### {folder.name}\n\n{(folder / 'table.md').read_text('utf-8')}\n{picture}\n"
+    about = "`vitreous ablate NAME --data cifar10/ --out RUNS`: a ViT of 0.14 million parameters, learned briefly."
+    return f"\n## Ablations\n\n{about}\n{text}" if text else ""
 
 
 def table(rows: list[dict[str, Any]]) -> str:
