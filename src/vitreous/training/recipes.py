@@ -65,8 +65,8 @@ def cifar10_resnet() -> TrainConfig:
     84.8 % of the 10,000 test images (one run, seed 0), in 81 minutes on one core of a shared x86 server with bfloat16
     instructions. Seven epochs are few for it: a ResNet of this size reaches above 90 % in a long run. Its augmentation
     is that of the second half of `cifar10-ti4`. Muon matters here, too: with AdamW, 2e-3 and five epochs of the same
-    augmentation it had 70.3 %; over the last 30 of 130 batches of 64, in a trial without augmentation, the loss was 1.75
-    nats with Muon and 1.86 with AdamW.
+    augmentation it had 70.3 %; over the last 30 of 130 batches of 64, in a trial without augmentation, the loss was
+    1.75 nats with Muon and 1.86 with AdamW.
 
     2.9 million parameters: a 3 x 3 root, then 1, 1 and 9 bottlenecks at 32, 16 and 8 positions a side, GroupNorm and
     standardised weights as in the paper's hybrids. Source: He et al. 2016, arXiv 1512.03385, section 4.2.
