@@ -83,13 +83,8 @@ def learning_rate(step: int, steps: int, settings: Optim) -> float:
     return highest
 
 
-class RoundedSGD(torch.optim.Optimizer):
-    """Gradient descent whose momentum is kept in bfloat16: half the memory, as in the paper's fine-tuning.
-
-    m <- momentum m + g, in float32;  w <- w - rate m;  m is rounded afterwards, for the next step only.
-
-    Source: google-research/vision_transformer, optax.sgd with `accumulator_dtype="bfloat16"`.
-    """
+class WithMomentum(torch.optim.Optimizer):
+    """What follows the momentum of each weight, kept in a tensor of its own."""
 
     def __init__(self, params: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
@@ -99,17 +94,30 @@ class RoundedSGD(torch.optim.Optimizer):
         """One step; nothing is evaluated again, and so there is no closure."""
         for group in self.param_groups:
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                moved = weight.grad.add(weight, alpha=group["weight_decay"])
-                kept = self.state[weight].get(_MOMENTUM)
-                if kept is not None:
-                    moved = moved.add(kept.to(moved.dtype), alpha=group["momentum"])
-                self.state[weight][_MOMENTUM] = moved.bfloat16()
-                weight.add_(moved, alpha=-group["lr"])
+                if weight.grad is not None:
+                    self._move(weight, weight.grad, self.state[weight], group)
+
+    def _move(self, weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+        raise NotImplementedError
 
 
-class Muon(torch.optim.Optimizer):
+class RoundedSGD(WithMomentum):
+    """Gradient descent whose momentum is kept in bfloat16: half the memory, as in the paper's fine-tuning.
+
+    m <- momentum m + g, in float32;  w <- w - rate m;  m is rounded afterwards, for the next step only.
+
+    Source: google-research/vision_transformer, optax.sgd with `accumulator_dtype="bfloat16"`.
+    """
+
+    def _move(self, weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+        moved = gradient.add(weight, alpha=group["weight_decay"])
+        if _MOMENTUM in state:
+            moved = moved.add(state[_MOMENTUM].to(moved.dtype), alpha=group["momentum"])
+        state[_MOMENTUM] = moved.bfloat16()
+        weight.add_(moved, alpha=-group["lr"])
+
+
+class Muon(WithMomentum):
     """Steps along the orthogonal part of the momentum: all its singular values are nearly 1.
 
     m <- b m + (1 - b) g;  w <- (1 - rate decay) w - 0.2 rate sqrt(max(rows, columns)) orthogonal(b m + (1 - b) g)
@@ -120,22 +128,13 @@ class Muon(torch.optim.Optimizer):
     section 2.2.
     """
 
-    def __init__(self, params: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step; nothing is evaluated again, and so there is no closure."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                kept = self.state[weight].setdefault(_MOMENTUM, torch.zeros_like(weight))
-                kept.lerp_(weight.grad, 1 - group["momentum"])
-                direction = _orthogonal(weight.grad.lerp(kept, group["momentum"]).flatten(1))
-                length = 0.2 * math.sqrt(max(direction.shape))
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(direction.view_as(weight), alpha=-group["lr"] * length)
+    def _move(self, weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+        if _MOMENTUM not in state:
+            state[_MOMENTUM] = torch.zeros_like(gradient)
+        state[_MOMENTUM].lerp_(gradient, 1 - group["momentum"])
+        direction = _orthogonal(gradient.lerp(state[_MOMENTUM], group["momentum"]).flatten(1))
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.add_(direction.view_as(weight), alpha=-group["lr"] * (0.2 * math.sqrt(max(direction.shape))))
 
 
 _MOMENTUM = "momentum_buffer"
