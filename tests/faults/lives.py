@@ -99,18 +99,17 @@ def tiny_config(folder: Path, more: str = "") -> str:
     return CONFIG.format(data=folder / "images") + more
 
 
-def result_of(out: Path) -> str:
-    """What a finished run left, as one hash: its weights, those it kept on its way, its numbers but for times, and the
-    names of all files, so that no litter is among them.
+def result_of(out: Path) -> tuple[str, ...]:
+    """What a finished run left: names of all files, so that no litter is among them, hashes of its weights and of those
+    it kept on its way, and its numbers but for times.
     """
-    names = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.name != "curves.png")
-    digest = hashlib.sha256("\n".join(names).encode())  # the command line draws the curves, and `train` does not
-    for path in sorted(out.rglob("*.safetensors")):
-        digest.update(f"{path.relative_to(out)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    for line in (out / "metrics.jsonl").read_text().splitlines():
-        numbers = {name: number for name, number in json.loads(line).items() if not _is_of_the_clock(name)}
-        digest.update(json.dumps(numbers, sort_keys=True).encode())
-    return digest.hexdigest()
+    paths = sorted(out.rglob("*"))
+    names = [str(path.relative_to(out)) for path in paths if path.name != "curves.png"]  # the command line draws it
+    weights = [path for path in paths if path.suffix == ".safetensors"]
+    hashes = [f"{path.relative_to(out)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in weights]
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    numbers = [{name: number for name, number in line.items() if not _is_of_the_clock(name)} for line in lines]
+    return *names, *hashes, *(json.dumps(line, sort_keys=True) for line in numbers)
 
 
 def _is_of_the_clock(name: str) -> bool:
@@ -123,8 +122,7 @@ class Campaign:
 
     kills: int = 0
     runs: int = 0
-    finished_first: int = 0
-    results: set[str] = field(default_factory=set)
+    results: set[tuple[str, ...]] = field(default_factory=set)
     codes: dict[str, int] = field(default_factory=dict)
 
 

@@ -50,11 +50,11 @@ def config(memory: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(memory: Path, server: Any, config: str) -> str:
+def uninterrupted(memory: Path, server: Any, config: str) -> Any:
     """What a run leaves that nobody disturbs."""
     life = server.live(config, memory / "uninterrupted")
     assert life.codes == [0], life.output
-    return str(result_of(memory / "uninterrupted"))
+    return result_of(memory / "uninterrupted")
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def place(memory: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_anywhere_ends_with_the_same_bits(
-    server: Any, config: str, uninterrupted: str, place: Path
+    server: Any, config: str, uninterrupted: Any, place: Path
 ) -> None:
     done = kill_again_and_again(server, config, place, kills=KILLS, mean=0.25)
     assert done.kills >= KILLS and done.results == {uninterrupted}
@@ -75,7 +75,7 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_bits(
 @pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on(
-    server: Any, config: str, uninterrupted: str, place: Path, number: signal.Signals, code: int
+    server: Any, config: str, uninterrupted: Any, place: Path, number: signal.Signals, code: int
 ) -> None:
     for stop in range(STOPS):
         out, asked = place / f"{stop}", 0.4 * stop / STOPS

@@ -24,6 +24,7 @@ from vitreous.model.vit import VisionTransformer
 from vitreous.training import preparing
 from vitreous.training.config import Keeping, Optim, TrainConfig
 from vitreous.training.evaluate import evaluate
+from vitreous.training.lock import locked_run
 from vitreous.training.loop import train
 from vitreous.training.predict import predict
 from vitreous.training.settings_file import plain, read_config
@@ -105,6 +106,21 @@ def test_a_finished_run_is_kept_and_said_to_be_there(
     again = train(tiny_run, tmp_path / "run", progress=False)
     assert again.was_there and again.steps == 8 and again.evaluation is not None
     assert again.evaluation.loss == pytest.approx(before.evaluation.loss, rel=1e-5)
+
+
+def test_a_run_that_was_killed_in_its_last_moment_is_cleared_up(tiny_run: TrainConfig, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny_run, out, progress=False)
+    left = set(out.rglob("*"))
+    (out / "run.lock").touch()  # nobody holds it
+    (out / "states").mkdir()
+    (out / "states" / "step-000000007.safetensors").touch()
+    with locked_run(out):  # somebody does
+        assert train(tiny_run, out, progress=False).was_there
+        assert (out / "states").exists()
+    (out / "run.lock").touch()
+    assert train(tiny_run, out, progress=False).was_there
+    assert set(out.rglob("*")) == left
 
 
 def test_checkpoints_are_kept_and_change_no_bit(tiny_run: TrainConfig, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from vitreous.checkpoints.words import MODEL
 from vitreous.data.order import keyed_seed
 from vitreous.data.sources.streams import BEGINNING
 from vitreous.data.training_batches import TrainingBatch, steps_of_epoch, training_batches
-from vitreous.errors import CheckpointError, NumericError
+from vitreous.errors import CheckpointError, NumericError, OutputError
 from vitreous.interrupts import Stop, stop_when_ready
 from vitreous.progress import progress_bar, say
 from vitreous.training.changes import changed_parts, listed
@@ -29,7 +29,7 @@ from vitreous.training.config import TrainConfig
 from vitreous.training.distributed import process_group, whole
 from vitreous.training.evaluate import Evaluation, evaluate
 from vitreous.training.held_out import look
-from vitreous.training.lock import locked_run
+from vitreous.training.lock import LOCK, locked_run
 from vitreous.training.metrics import Step, Sums, Tally, metrics_written, peak_memory, train_metrics
 from vitreous.training.optimizer import learning_rate, set_learning_rate
 from vitreous.training.places import RunPlace, gather_unread, resume, write_place
@@ -329,7 +329,9 @@ def _kept(config: TrainConfig, out: Path, progress: bool) -> TrainResult:
             f"{out} holds a finished run of this config on other data: {listed(found)}\n"
             "choose another folder, or delete this one to train on the data as it is now"
         )
-    shutil.rmtree(out / STATES, ignore_errors=True)  # where it was killed in its last moment
+    if (out / LOCK).exists() or (out / STATES).exists():  # it was killed in its last moment
+        with suppress(OutputError), locked_run(out):  # or is in it, or nobody may write there
+            shutil.rmtree(out / STATES, ignore_errors=True)
     if progress:
         say(f"{out} has the finished run of this config: nothing was trained again")
     return TrainResult(out / MODEL, evaluation, steps, seconds, was_there=True)
