@@ -44,7 +44,7 @@ def file_written_atomically(path: Path) -> Iterator[Path]:
     filling: Path | None = None
     path = _place(path)
     try:
-        _make_folder(path.parent)
+        make_folder(path.parent)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         filling = Path(name)
         os.close(descriptor)
@@ -73,7 +73,7 @@ def folder_written_atomically(folder: Path) -> Iterator[Path]:
     """
     target = folder.absolute()
     try:
-        _make_folder(target.parent)
+        make_folder(target.parent)
         filling = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     except OSError as cause:
         raise _refusal(folder, cause) from cause
@@ -105,6 +105,14 @@ def remove_unfinished(folder: Path) -> None:
         if moved_aside.exists() and not place.exists():
             moved_aside.rename(place)
         _remove(left)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder and those above it, each so that it survives a power cut."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush_folder(folder.parent)
 
 
 def check_writable(path: Path) -> None:
@@ -186,14 +194,6 @@ def _replace_in_two_steps(filling: Path, target: Path) -> None:
     finally:
         if not (aside / "old").exists() or target.exists():
             _remove(aside)
-
-
-def _make_folder(folder: Path) -> None:
-    """Makes the folder and those above it, each so that it survives a power cut."""
-    if not folder.exists():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _flush_folder(folder.parent)
 
 
 def _remove(left: Path) -> None:

@@ -5,8 +5,8 @@ It reads orders from standard input and answers on standard output, a line of JS
     order    {"script": name of a function below, "given": its arguments, "world": processes, "attempt": of torchrun,
               "kills": [[rank, seconds, signal], ...], "after": a folder in which something must be new before
               these seconds count, "limit": seconds, "log": file, "is_rehearsal": whether the server itself shall do it,
-              "patience": seconds that ranks wait for each other, "is_torchrun": whether all get SIGTERM when one ends,
-              and SIGKILL later}
+              "patience": seconds that ranks wait for each other, "slow_disk": seconds that a state takes
+              to write, "is_torchrun": whether all get SIGTERM when one ends, and SIGKILL later}
     answer   {"codes": exit code of each rank, minus the signal that ended it, "seconds": of those that
               count, until each ended, "output": of all, on both streams}
 
@@ -34,6 +34,7 @@ import torch.distributed.fsdp
 
 import vitreous.cli
 import vitreous.training.distributed
+import vitreous.training.places
 from vitreous.training.loop import train
 from vitreous.training.settings_file import from_yaml
 
@@ -128,6 +129,11 @@ def _fork(order: dict[str, Any], rank: int, port: int) -> int:
             }  # fmt: skip
         if "patience" in order:
             vitreous.training.distributed.PATIENCE = timedelta(seconds=order["patience"])
+        if "slow_disk" in order:
+            write_state = vitreous.training.places.write_state
+            vitreous.training.places.write_state = lambda *given, **named: (
+                time.sleep(order["slow_disk"]), write_state(*given, **named)
+            )  # fmt: skip
         SCRIPTS[order["script"]](**order["given"])
         code = 0
     except SystemExit as end:

@@ -49,7 +49,8 @@ def states_after_each_call(folder: Path, old: Path, log: list[tuple[Any, ...]]) 
     root = _folder_on_disk(old)
     yield from ((0, tree) for tree in _may_be(root))
     for number, (call, *given) in enumerate(log, 1):
-        if all(_is_below(path, folder) for path in given if isinstance(path, Path)):
+        paths = [path for path in given if isinstance(path, Path)]  # none of a call on an open file: that is a lock
+        if paths and all(_is_below(path, folder) for path in paths):
             _replay(root, folder, call, given)
         yield from ((number, tree) for tree in _may_be(root))
 

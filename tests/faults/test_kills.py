@@ -141,6 +141,14 @@ def test_a_rank_that_hangs_is_named_when_patience_ends(server: Any, config: str,
 
 
 @pytest.mark.slow
+def test_a_rank_that_writes_for_longer_than_patience_lasts_is_waited_for(server: Any, config: str, place: Path) -> None:
+    config = config.replace("state_seconds: 0", "state_seconds: 60")  # only at the ends of epochs
+    life = server.live(config, place, world=2, patience=1, slow_disk=1.5)
+    assert life.codes == [0, 0], life.output
+    assert min(life.seconds) > 2 * 1.5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_another_number_of_processes_goes_on_says_so_and_learns_the_same(
     server: Any, config: str, place: Path, how: str

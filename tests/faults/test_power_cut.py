@@ -8,11 +8,26 @@ from pathlib import Path
 import pytest
 
 import vitreous.atomic
+from vitreous.training.lock import locked_run
+from vitreous.training.states import newest_state, write_state
 
 _DISK = runpy.run_path(str(Path(__file__).with_name("failing_disk.py")))  # tests are no package to import from
 _POWER = runpy.run_path(str(Path(__file__).with_name("power_cut.py")))
 WRITERS = runpy.run_path(str(Path(__file__).with_name("writers.py")))["writers"](_DISK["Writer"])
 WRITERS.pop("model for Google")  # 200 calls on one file, which "text" has in 9
+
+
+def _first_run(folder: Path) -> None:
+    with locked_run(folder / "run"):
+        write_state(folder / "run" / "states", 3, {}, {})
+
+
+def _state(folder: Path) -> dict[str, int | None]:
+    state = newest_state(folder / "run" / "states")
+    return {"step": state and state.step}
+
+
+WRITERS["first state of a run"] = _DISK["Writer"](lambda folder: None, _first_run, _state)
 LEAST = {"model": 300, "model for transformers": 900, "folder": 100, "metrics": 3}
 
 

@@ -46,7 +46,7 @@ def writers(writer: Any) -> dict[str, Any]:
         "state after a damaged one": writer(_damaged_states, _states(3), _newest, cleans=True),
         "metrics": writer(_metrics(1), _append, _read_metrics),
         "run": writer(_old_run, lambda f: start_run(f, TrainConfig(seed=1)), _run),
-        "run that goes on": writer(_old_run, lambda f: go_on(f, 1), _metrics_alone, cleans=True),
+        "run that goes on": writer(_old_run, lambda f: go_on(f, TrainConfig(), 1), _metrics_alone, cleans=True),
         "inspection": writer(_inspection(1), _inspection(2), lambda f: {"images": Inspection.load(f / "i").images}),
         "interrupted inspection": writer(_partial(1), _partial(2), lambda f: {"seen": _partial_of(f).read().batches}),
         "report": writer(_page("old"), _page("new"), lambda f: {"page": (f / "r.html").read_text()}),
@@ -128,7 +128,7 @@ def _metrics(epochs: int) -> Any:
 def _append(folder: Path) -> None:
     """One line more, as a run does it that goes on: what was torn or is there already is taken back first."""
     if len(read_metrics(folder)) > 1 or not (folder / "metrics.jsonl").read_bytes().endswith(b"\n"):
-        go_on(folder, 1)
+        go_on(folder, TrainConfig(), 1)
     append_metrics(folder, {"epoch": 2, "step": 2})
 
 

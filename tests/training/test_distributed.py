@@ -55,7 +55,9 @@ def test_a_process_that_is_alone_is_all_there_is(monkeypatch: pytest.MonkeyPatch
         assert ranks.total(1.5, 2.0) == (1.5, 2.0) == ranks.largest(1.5, 2.0)
         rows = torch.arange(6).reshape(3, 2)
         assert torch.equal(ranks.gather(rows), rows)
+        assert ranks.gather_texts(["a", "b"]) == ["a", "b"]
         ranks.wait()
+        ranks.wait_for_main()
         model = nn.Linear(2, 2)
         assert spread(model, ranks, "ddp", torch.device("cpu")) is model
         assert whole(rows) is rows and torch.equal(share_of(rows, rows.float()), rows)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from vitreous.data.transforms import to_tensor
 from vitreous.errors import CheckpointError, InputError, NumericError, OutputError
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
-from vitreous.training import preparing
+from vitreous.training import loop, preparing
 from vitreous.training.config import Keeping, Optim, TrainConfig
 from vitreous.training.evaluate import evaluate
 from vitreous.training.lock import locked_run
@@ -115,12 +117,49 @@ def test_a_run_that_was_killed_in_its_last_moment_is_cleared_up(tiny_run: TrainC
     (out / "run.lock").touch()  # nobody holds it
     (out / "states").mkdir()
     (out / "states" / "step-000000007.safetensors").touch()
+    (out / ".curves.png.abcd_012.tmp").touch()
     with locked_run(out):  # somebody does
         assert train(tiny_run, out, progress=False).was_there
         assert (out / "states").exists()
     (out / "run.lock").touch()
     assert train(tiny_run, out, progress=False).was_there
     assert set(out.rglob("*")) == left
+
+
+def test_a_run_that_another_trainer_finished_meanwhile_is_not_begun_anew(
+    tiny_run: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(tiny_run, keep=Keeping(models_every=1, best=True))
+    joined = loop.process_group
+
+    @contextmanager
+    def others_first() -> Iterator[Any]:
+        monkeypatch.setattr(loop, "process_group", joined)
+        train(config, tmp_path / "run", progress=False)
+        with joined() as ranks:
+            yield ranks
+
+    monkeypatch.setattr(loop, "process_group", others_first)
+    found = train(config, tmp_path / "run", progress=False)
+    assert found.was_there and found.steps == 8
+    assert len(_lines(tmp_path / "run")) == 2 and (tmp_path / "run" / "best").exists()
+
+
+def test_hidden_patches_whose_weights_are_no_numbers_leave_no_model(
+    tiny_run: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = loop._look
+
+    def spoil(run: Any, desk: Any, *, in_float32: bool) -> Any:
+        if in_float32:
+            torch.nn.init.constant_(next(run.model.parameters()), math.inf)
+        return looked(run, desk, in_float32=in_float32)
+
+    monkeypatch.setattr(loop, "_look", spoil)
+    with pytest.raises(NumericError, match="after step 8 the weights are NaN or infinite\n") as caught:
+        train(replace(tiny_run, task="masked-patches"), tmp_path / "run", progress=False)
+    assert caught.value.exit_code == 6
+    assert not (tmp_path / "run" / "model").exists() and (tmp_path / "run" / "states").exists()
 
 
 def test_checkpoints_are_kept_and_change_no_bit(tiny_run: TrainConfig, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,10 +32,10 @@ def _step(number: int, *, losses: tuple[float, ...] = (1.0, 4.0), length: float 
 def test_sums_are_over_images_and_steps() -> None:
     tally = Tally(NAMES)
     tally.waiting += [_step(0), _step(1, length=4.0)]
-    tally.settle(0.5)
+    tally.settle(0.5, Ranks())
     tally.line = {}
     tally.waiting.append(_step(2, losses=(2.0, 2.0)))
-    tally.settle(0.25)
+    tally.settle(0.25, Ranks())
     assert tally.line == {"images": 4, "steps": 1, "length": 2, "loss": 8, "top1": 3, "seconds": 0.25}
     assert tally.epoch == {"images": 12, "steps": 3, "length": 8, "loss": 2 * (3 + 4) + 8, "top1": 9, "seconds": 0.75}
     found = train_metrics(tally.epoch, Ranks(), operations=1000, peak=64_000)
@@ -53,19 +54,30 @@ def test_the_first_bad_step_is_named_with_the_files_of_its_part(bad: float) -> N
     tally = Tally(NAMES)
     tally.waiting += [_step(8), _step(9, losses=(1.0, bad)), _step(10, losses=(bad, bad))]
     with pytest.raises(NumericError, match=rf"the loss is {bad} at step 10, in the batch of h\.png\n"):
-        tally.settle(1.0)
+        tally.settle(1.0, Ranks())
     tally = Tally(NAMES)
     tally.waiting.append(_step(9, length=bad))
     with pytest.raises(NumericError, match=r"gradient's length .* of e\.png, a\.png, c\.png and 1 more\n") as caught:
-        tally.settle(1.0)
+        tally.settle(1.0, Ranks())
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_all_processes_say_what_the_one_with_the_bad_loss_says() -> None:
+    class Second(Ranks):
+        def gather_texts(self, texts: Sequence[str]) -> list[str]:
+            return [*texts, "of the second", *texts]
+
+    tally = Tally(NAMES)
+    tally.waiting.append(_step(9, length=float("nan")))  # which all of them see
+    with pytest.raises(NumericError, match=r"^of the second$"):
+        tally.settle(1.0, Second(world=2))
 
 
 def test_a_hostile_name_is_shown_harmless() -> None:
     tally = Tally(["\x1b[31m\nred.png"] * 8)
     tally.waiting.append(_step(0, losses=(float("nan"), 0)))
     with pytest.raises(NumericError) as caught:
-        tally.settle(1.0)
+        tally.settle(1.0, Ranks())
     assert "\x1b" not in str(caught.value) and len(str(caught.value).splitlines()) == 3
 
 
@@ -104,7 +116,7 @@ def test_tensorboard_that_is_missing_is_said_before_anything_is_read(monkeypatch
 def test_what_was_learned_before_an_interruption_does_not_count_for_the_speed() -> None:
     tally = Tally(NAMES, epoch={"images": 1000, "seconds": 1.0, "loss": 500.0, "steps": 100, "length": 1.0, "top1": 1})
     tally.waiting += [_step(100), _step(101)]
-    tally.settle(2.0)
+    tally.settle(2.0, Ranks())
     assert tally.epoch["images"] == 1008 and (tally.here["images"], tally.here["seconds"]) == (8, 2.0)
     run = SimpleNamespace(ranks=Ranks(0, 3), operations=1000, peak=24_000, epochs=4)
     told = loop._note(run, 1, tally, 0.5)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from vitreous.data.augmentation import Augmentation
+from vitreous.data.images import Encoded
+from vitreous.data.sources.streams import LabelledStream
 from vitreous.errors import CheckpointError, InputError
 from vitreous.interrupts import Terminated
-from vitreous.training import loop
+from vitreous.training import loop, places, preparing
 from vitreous.training.config import Keeping, Optim, TrainConfig
 from vitreous.training.loop import train
 from vitreous.training.states import read_state, write_state
@@ -178,6 +180,55 @@ def test_what_goes_on_says_from_where_and_what_changed(
     assert "goes on after step 5 of 8" in said
     assert "not to the same bits" in said and "accumulate 1 -> 2" in said and "workers" not in said
     assert "dropout and drop path draw other numbers" in said
+
+
+def test_a_run_that_went_on_with_other_threads_is_found_finished(
+    tiny_run: TrainConfig, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(tiny_run, threads=2)
+    train(other, stopped)
+    assert "threads 1 -> 2" in capsys.readouterr().err
+    assert train(other, stopped, progress=False).was_there
+
+
+def test_states_that_are_there_need_no_more_room(
+    tiny_run: TrainConfig, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(places, "check_room", lambda folder, needed: asked.append(needed))
+    there = sum(path.stat().st_size for path in (stopped / "states").iterdir())
+    train(tiny_run, stopped, progress=False)
+    train(tiny_run, stopped.with_name("anew"), progress=False)
+    assert asked[1] - asked[0] == there > 0
+
+
+def test_a_run_that_is_stopped_while_a_window_is_fetched_does_not_fetch_the_rest(
+    tiny_run: TrainConfig, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted((photos / "train").rglob("*.png"))
+    stops, fetched = {0, 30}, [0]
+
+    def read(shard: int, left_out: int) -> Iterator[tuple[Encoded, int]]:
+        for number in range(left_out, 36):
+            if number in stops:
+                stops.remove(number)
+                os.kill(os.getpid(), signal.SIGTERM)
+            fetched[0] += 1
+            yield Encoded(files[number % len(files)].read_bytes(), ""), number % 2
+
+    stream = LabelledStream("stream", "train", ("blue", "red"), 1, 12, read)
+    monkeypatch.setattr(preparing, "open_stream", lambda *_: stream)
+    opened = preparing.open_dataset
+    monkeypatch.setattr(preparing, "open_dataset", lambda name, part, **_: opened(str(photos), part))
+    config = replace(tiny_run, data="hf-stream:any", steps=20)
+    for step, read_until_then in ((0, 1), (6, 31)):
+        fetched[0] = 0
+        with pytest.raises(Terminated, match=f"stopped after step {step} of 20, saved"):
+            train(config, tmp_path / "stopped", progress=False)
+        assert fetched[0] == read_until_then
+    train(config, tmp_path / "stopped", progress=False)
+    train(config, tmp_path / "whole", progress=False)
+    assert _result(tmp_path / "stopped") == _result(tmp_path / "whole")
 
 
 def test_a_damaged_state_is_named_and_an_earlier_one_taken(

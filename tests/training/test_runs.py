@@ -143,7 +143,7 @@ def test_a_run_that_goes_on_forgets_what_it_did_after_its_state(tmp_path: Path) 
         file.write('{"epoch": 4, "st')
     (tmp_path / ".model.abcd_012.tmp").mkdir()
     (tmp_path / "checkpoints" / ".epoch-0003.abcd_012.tmp").mkdir()
-    go_on(tmp_path, 25)
+    go_on(tmp_path, TrainConfig(), 25)
     assert [metrics["step"] for metrics in read_metrics(tmp_path)] == [10, 20]
     kept = ["checkpoints", "config.json", "config.json", "config.yaml", "epoch-0001", "epoch-0002", "metrics.jsonl"]
     assert sorted(path.name for path in tmp_path.rglob("*")) == kept
@@ -167,9 +167,8 @@ def test_room_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
 
 
 def test_a_run_that_starts_anew_leaves_nothing_of_an_earlier_one(tmp_path: Path) -> None:
-    (tmp_path / "evaluation.json").write_text("somebody's own")
     start_run(tmp_path, TrainConfig())
-    assert (tmp_path / "evaluation.json").exists()  # there was no run before
+    (tmp_path / "evaluation.json").touch()
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "model.safetensors").touch()
     (tmp_path / "skipped.tsv").touch()
@@ -177,6 +176,17 @@ def test_a_run_that_starts_anew_leaves_nothing_of_an_earlier_one(tmp_path: Path)
     (checkpoint_folder(tmp_path, 3) / "config.json").touch()
     start_run(tmp_path, TrainConfig())
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "skipped.tsv", "best", "checkpoints"])
+def test_results_without_a_config_are_somebodys_own(tmp_path: Path, name: str) -> None:
+    file = {"best": "best/config.json", "checkpoints": "checkpoints/epoch-0002/config.json"}.get(name, name)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    with pytest.raises(OutputError, match=rf"{name}\S* is there without a config\.yaml"):
+        check_run(tmp_path, TrainConfig())
+    (tmp_path / "states").mkdir()  # of a run whose config was lost
+    check_run(tmp_path, TrainConfig())
 
 
 def test_somebodys_own_files_in_the_place_of_the_best_model_are_kept(tmp_path: Path) -> None:

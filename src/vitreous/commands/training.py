@@ -39,7 +39,7 @@ class Train:
             right = round(evaluation.top1 * evaluation.images)
             print(f"{right:,} of {evaluation.images:,} test images right ({evaluation.top1:.1%})")
         print(f"{result.steps:,} step{'s' * (result.steps != 1)} in {result.seconds:.0f} s\nmodel:  {result.model}")
-        if (curves := _draw_curves(self.out)) is not None:
+        if (curves := _draw_curves(self.out, again=not result.was_there)) is not None:
             print(f"curves: {curves}")
 
 
@@ -146,8 +146,10 @@ def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
             yield name.replace("-", "_"), value if equals else following
 
 
-def _draw_curves(out: Path) -> Path | None:
-    """Draws a run's metrics beside them; where matplotlib is missing nothing is drawn."""
+def _draw_curves(out: Path, *, again: bool) -> Path | None:
+    """Draws a run's metrics beside them, if need be; where matplotlib is missing nothing is drawn."""
+    from vitreous.atomic import remove_unfinished
+    from vitreous.training.lock import locked_run
     from vitreous.training.runs import read_metrics
 
     try:
@@ -156,5 +158,8 @@ def _draw_curves(out: Path) -> Path | None:
     except ImportError:
         return None
     path = out / "curves.png"
-    write_figure(draw_curves({out.name: read_metrics(out)}), path)
+    if again or not path.exists():
+        with locked_run(out):
+            remove_unfinished(out)  # of one that was killed while it drew
+            write_figure(draw_curves({out.name: read_metrics(out)}), path)
     return path

@@ -29,6 +29,9 @@ from vitreous.training.processes import Process, how_it_ended, this_process
 PATIENCE = timedelta(seconds=60)
 """How long a process waits for the others in one exchange; one that ends is noticed at once."""
 
+DISK_PATIENCE = timedelta(hours=1)
+"""How long, where one of them reads or writes the states of a run meanwhile."""
+
 _LOST = re.compile(r"\bgloo\b|nccl|connection (closed|reset|refused)|timed out|broken pipe|tcpstore", re.IGNORECASE)
 _AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 _ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
@@ -44,12 +47,14 @@ class Ranks:
         world: how many processes there are, on all machines together.
         local: which of those on this machine, from 0: its GPU.
         processes: what each rank is to the operating system.
+        slow: the same processes as a group for exchanges that may have to wait long; None for one alone.
     """
 
     rank: int = 0
     world: int = 1
     local: int = 0
     processes: tuple[Process, ...] = field(default=(), repr=False)
+    slow: Any = field(default=None, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -76,9 +81,23 @@ class Ranks:
         dist.all_gather_object(gathered, rows.cpu())
         return torch.cat([part for part in gathered if part is not None])
 
+    def gather_texts(self, texts: Sequence[str]) -> list[str]:
+        """The texts of all processes, those of rank 0 first; all must ask."""
+        if self.world == 1:
+            return list(texts)
+        gathered: list[Any] = [None] * self.world
+        dist.all_gather_object(gathered, list(texts))
+        return [text for part in gathered for text in part]
+
     def wait(self) -> None:
-        """Returns when all processes have come here."""
-        self.total(0.0)
+        """Returns when all processes have come here, some of which may have much to read."""
+        if self.world > 1:
+            dist.barrier(self.slow)
+
+    def wait_for_main(self) -> None:
+        """Returns when rank 0 has come here, which may have much to write; rank 0 itself waits for nobody."""
+        if self.world > 1:
+            dist.broadcast(torch.zeros(1), 0, self.slow)
 
     def _exchanged(self, numbers: tuple[float, ...], how: Any) -> tuple[float, ...]:
         if self.world == 1:
@@ -251,9 +270,10 @@ def _join(rank: int, world: int) -> Ranks:
         with ended_by_signals():  # torch waits a minute for who is lost just now, and hears none meanwhile
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
             dist.all_gather_object(processes, this_process())
+            slow = dist.new_group(backend="gloo", timeout=DISK_PATIENCE)
     except (RuntimeError, ValueError, KeyError) as cause:
         raise WorkerError(f"the other processes of this run cannot be reached: {_first_line(cause)}") from cause
-    return Ranks(rank, world, _local_rank(), tuple(processes))
+    return Ranks(rank, world, _local_rank(), tuple(processes), slow)
 
 
 def _store(rank: int, world: int) -> Store:

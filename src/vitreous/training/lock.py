@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vitreous.atomic import make_folder
 from vitreous.data.images import shown
 from vitreous.errors import OutputError
 from vitreous.training.processes import Process, is_here, runs, this_process
@@ -36,7 +37,7 @@ def locked_run(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         descriptor = _take(path)
     except OSError as cause:
         raise OutputError(f"{shown(path)} cannot be written: {cause.strerror}; choose another place") from cause

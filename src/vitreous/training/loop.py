@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitreous.atomic import write_atomically
+from vitreous.atomic import remove_unfinished, write_atomically
 from vitreous.checkpoints.sources import open_model
 from vitreous.checkpoints.words import MODEL
 from vitreous.data.order import keyed_seed
@@ -26,7 +26,7 @@ from vitreous.interrupts import Stop, stop_when_ready
 from vitreous.progress import progress_bar, say
 from vitreous.training.changes import changed_parts, listed
 from vitreous.training.config import TrainConfig
-from vitreous.training.distributed import process_group, whole
+from vitreous.training.distributed import Ranks, process_group, whole
 from vitreous.training.evaluate import Evaluation, evaluate
 from vitreous.training.held_out import look
 from vitreous.training.lock import LOCK, locked_run
@@ -35,8 +35,7 @@ from vitreous.training.optimizer import learning_rate, set_learning_rate
 from vitreous.training.places import RunPlace, gather_unread, resume, write_place
 from vitreous.training.preparing import Run, census, open_parts, prepare, save_model
 from vitreous.training.reproducible import reproducible
-from vitreous.training.runs import BEST, EVALUATION, SKIPPED, check_run, checkpoint_folder, read_metrics
-from vitreous.training.states import STATES
+from vitreous.training.runs import BEST, EVALUATION, SKIPPED, STATES, check_run, checkpoint_folder, read_metrics
 from vitreous.training.stretches import Stretch, stretches
 
 STEPS_PER_LINE = 50
@@ -96,32 +95,15 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
     began = time.monotonic()
     out = Path(out)
     check_run(out, config)
-    if (out / MODEL).exists():
-        return _kept(config, out, progress)
-    with (
-        reproducible(config.threads),
-        process_group() as ranks,
-        locked_run(out) if ranks.is_main else nullcontext(),
-    ):
-        run = prepare(config, out, ranks, progress=progress)
-        place = resume(run)
+    if not (out / MODEL).exists():
         with (
-            stop_when_ready() as stop,
-            metrics_written(out, shown=ranks.is_main, tensorboard=config.keep.tensorboard, step=place.step) as write,
-            progress_bar("training", run.steps, shown=progress and ranks.is_main, done=place.step) as advance,
+            reproducible(config.threads),
+            process_group() as ranks,
+            locked_run(out) if ranks.is_main else nullcontext(),
         ):
-            desk = _Desk(stop, write, advance, began - place.seconds, time.monotonic(), time.monotonic())
-            if place.step == 0 and config.keeps(0):
-                save_model(run, checkpoint_folder(out, 0), {"epoch": 0})
-            for epoch in count(place.epochs):
-                _learn(run, place, epoch, desk)
-                evaluation = _test(run, place, epoch, desk)
-                if place.step == run.steps:
-                    break
-        if ranks.is_main:
-            _finish(run, place)
-        ranks.wait()
-    return TrainResult(out / MODEL, evaluation, run.steps, time.monotonic() - desk.began)
+            if not ranks.any(ranks.is_main and (out / MODEL).exists()):  # else another trainer has just finished it
+                return _train(prepare(config, out, ranks, progress=progress), began)
+    return _kept(config, out, progress)
 
 
 @dataclass
@@ -141,17 +123,46 @@ class _Desk:
         write_place(run, place, time.monotonic() - self.began)
         self.saved = self.counted = time.monotonic()
 
-    def settle(self, place: RunPlace) -> None:
+    def settle(self, place: RunPlace, ranks: Ranks) -> None:
         """Counts the steps since the last count, and the time that they took."""
         before, self.counted = self.counted, time.monotonic()
-        place.tally.settle(self.counted - before)
+        place.tally.settle(self.counted - before, ranks)
+
+
+def _train(run: Run, began: float) -> TrainResult:
+    """All epochs that are not done yet, and what a finished run leaves."""
+    config, ranks, place = run.config, run.ranks, resume(run)
+    with (
+        stop_when_ready() as stop,
+        metrics_written(run.out, shown=ranks.is_main, tensorboard=config.keep.tensorboard, step=place.step) as write,
+        progress_bar("training", run.steps, shown=ranks.is_main and not run.quiet, done=place.step) as advance,
+    ):
+        desk = _Desk(stop, write, advance, began - place.seconds, time.monotonic(), time.monotonic())
+        if place.step == 0 and config.keeps(0):
+            save_model(run, checkpoint_folder(run.out, 0), {"epoch": 0})
+        for epoch in count(place.epochs):
+            _learn(run, place, epoch, desk)
+            evaluation = _test(run, place, epoch, desk)
+            if place.step == run.steps:
+                break
+    if ranks.is_main:
+        _finish(run, place)
+    ranks.wait_for_main()
+    return TrainResult(run.out / MODEL, evaluation, run.steps, time.monotonic() - desk.began)
 
 
 def _learn(run: Run, place: RunPlace, epoch: int, desk: _Desk) -> None:
     """The steps of an epoch that are not done yet."""
     run.spread_out.train()
     desk.counted = time.monotonic()
-    for stretch in stretches(run.images, run.config.seed, epoch, place.start):
+    ahead = stretches(run.images, run.config.seed, epoch, place.start, lambda: desk.stop.asked)
+    while True:
+        stretch = next(ahead, None)
+        if run.ranks.any(desk.stop.asked):
+            desk.save(run, place)
+            raise _interrupt(run, place, desk)
+        if stretch is None:
+            return
         _learn_from(stretch, run, place, epoch, desk)
         place.start, place.began = stretch.following, place.step
         if place.step == run.steps:
@@ -176,7 +187,7 @@ def _learn_from(stretch: Stretch, run: Run, place: RunPlace, epoch: int, desk: _
             asked, due = run.ranks.total(float(desk.stop.asked), float(run.ranks.is_main and wants_state))
             ahead = STEPS_AHEAD if run.arithmetic.device.type == "cuda" else 1
             if asked or due or is_line or len(tally.waiting) >= ahead:
-                desk.settle(place)
+                desk.settle(place, run.ranks)
             if is_line and place.step < end:
                 desk.write({"step": place.step, "learning_rate": rate} | _learned(run, tally.line, desk))
                 tally.line = {}
@@ -185,7 +196,7 @@ def _learn_from(stretch: Stretch, run: Run, place: RunPlace, epoch: int, desk: _
             if asked:
                 raise _interrupt(run, place, desk)
             desk.advance(1, _note(run, epoch, tally, desk.top1))
-    desk.settle(place)
+    desk.settle(place, run.ranks)
 
 
 def _step(run: Run, step: int, epoch: int, parts: Sequence[TrainingBatch], rate: float) -> Step:
@@ -220,8 +231,9 @@ def _test(run: Run, place: RunPlace, epoch: int, desk: _Desk) -> Evaluation | No
         try:
             found = _look(run, desk, in_float32=is_last)
         except NumericError as error:
+            what = "logits of the test part" if run.tested else "weights"
             raise NumericError(
-                f"after step {place.step:,} the logits of the test part are NaN or infinite: the weights are broken\n"
+                f"after step {place.step:,} the {what} are NaN or infinite\n"
                 "lower optimizer.learning_rate or raise optimizer.warmup; what was saved before stays"
             ) from error
         if found is not None:
@@ -239,8 +251,15 @@ def _test(run: Run, place: RunPlace, epoch: int, desk: _Desk) -> Evaluation | No
 
 
 def _look(run: Run, desk: _Desk, *, in_float32: bool) -> tuple[Evaluation | None, dict[int, str]] | None:
-    """What comes out on the test part, None if asked to stop; in float32 it is what `vitreous evaluate` finds, too."""
+    """What comes out on the test part, None if asked to stop; in float32 it is what `vitreous evaluate` finds, too.
+
+    Raises:
+        NumericError: if it is NaN or infinite, or, where there is nothing to test on, a weight is.
+    """
     if run.tested is None:
+        finite = [bool(whole(weight.isfinite().all())) for weight in run.learner.parameters()]
+        if run.ranks.any(not all(finite)):
+            raise NumericError("a weight is not finite")
         return None, {}
     with nullcontext() if in_float32 else run.arithmetic.autocast():
         return look(run.model, run.tested, run.arithmetic.device, run.ranks, lambda: desk.stop.asked)
@@ -331,6 +350,7 @@ def _kept(config: TrainConfig, out: Path, progress: bool) -> TrainResult:
         )
     if (out / LOCK).exists() or (out / STATES).exists():  # it was killed in its last moment
         with suppress(OutputError), locked_run(out):  # or is in it, or nobody may write there
+            remove_unfinished(out)
             shutil.rmtree(out / STATES, ignore_errors=True)
     if progress:
         say(f"{out} has the finished run of this config: nothing was trained again")

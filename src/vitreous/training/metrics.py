@@ -69,14 +69,14 @@ class Tally:
     here: Sums = field(default_factory=dict)
     waiting: list[Step] = field(default_factory=list)
 
-    def settle(self, seconds: float) -> None:
-        """Adds the waiting steps, which took so long, to the sums.
+    def settle(self, seconds: float, ranks: Ranks) -> None:
+        """Adds the waiting steps, which took so long, to the sums; all processes must ask.
 
         Raises:
             NumericError: if a loss or a gradient's length is NaN or infinite; with the first step and its files.
         """
         for step in self.waiting:
-            self._check(step)
+            self._check(step, ranks)
             images = [len(samples) for samples in step.samples]
             sums = {"images": float(sum(images)), "steps": 1.0, "length": step.length.item()}
             sums["loss"] = sum(loss.item() * count for loss, count in zip(step.losses, images, strict=True))
@@ -92,12 +92,14 @@ class Tally:
             for name, value in sums.items():
                 total[name] = total.get(name, 0.0) + value
 
-    def _check(self, step: Step) -> None:
-        for loss, samples in zip(step.losses, step.samples, strict=True):
-            if not loss.isfinite():
-                raise NumericError(self._refusal("loss", loss, step.step, samples))
-        if not step.length.isfinite():
-            raise NumericError(self._refusal("gradient's length", step.length, step.step, torch.cat(step.samples)))
+    def _check(self, step: Step, ranks: Ranks) -> None:
+        pairs = zip(step.losses, step.samples, strict=True)
+        bad = [self._refusal("loss", loss, step.step, samples) for loss, samples in pairs if not loss.isfinite()]
+        if not step.length.isfinite():  # the same in all processes: all say what the one with the bad loss says
+            length = self._refusal("gradient's length", step.length, step.step, torch.cat(step.samples))
+            bad = ranks.gather_texts(bad) or ranks.gather_texts([length])
+        if bad:
+            raise NumericError(bad[0])
 
     def _refusal(self, what: str, value: Tensor, step: int, samples: Tensor) -> str:
         names = ", ".join(shown(self.image_names[sample]) for sample in samples[:NAMED].tolist())

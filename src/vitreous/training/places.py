@@ -6,8 +6,6 @@ import json
 import math
 from dataclasses import dataclass, field
 
-import torch
-
 from vitreous.atomic import write_atomically
 from vitreous.data.images import shown
 from vitreous.data.sources.streams import BEGINNING, StreamPlace
@@ -16,8 +14,8 @@ from vitreous.training.changes import redraws
 from vitreous.training.distributed import Ranks, put_tensors, training_tensors, whole_tensors
 from vitreous.training.metrics import Sums, Tally
 from vitreous.training.preparing import Run
-from vitreous.training.runs import SKIPPED, check_room, go_on, start_run
-from vitreous.training.states import STATES, check_same_run, newest_state, write_state
+from vitreous.training.runs import SKIPPED, STATES, check_room, go_on, start_run
+from vitreous.training.states import bytes_of_states, check_same_run, newest_state, write_state
 
 MOST_SKIPPED = 0.1
 """Share of a data set: where more cannot be read, something else is wrong than a file."""
@@ -60,7 +58,7 @@ def resume(run: Run) -> RunPlace:
     state = newest_state(run.out / STATES)
     run.ranks.wait()  # nobody changes the folder before all have read it
     if run.ranks.is_main:
-        check_room(run.out, _needed(run))
+        check_room(run.out, _needed(run) - bytes_of_states(run.out / STATES))  # which make room for the next ones
     if state is None:
         if run.ranks.is_main:
             start_run(run.out, run.config)
@@ -76,7 +74,7 @@ def resume(run: Run) -> RunPlace:
     own = 1.0 if run.ranks.is_main else 0.0  # one process now has the sums of all processes of then
     tally.line, tally.epoch = ({name: own * value for name, value in at[sums].items()} for sums in ("line", "epoch"))
     if run.ranks.is_main:
-        go_on(run.out, state.step)
+        go_on(run.out, run.config, state.step)
     for remark in state.remarks:
         run.say(remark)
     run.say(f"goes on after step {state.step:,} of {run.steps:,}")
@@ -114,6 +112,7 @@ def write_place(run: Run, place: RunPlace, seconds: float) -> None:
         }
         meta = {"run": run.identity, "at": at}
         write_state(run.out / STATES, place.step, found, meta, keep=run.config.keep.states)
+    run.ranks.wait_for_main()
 
 
 def gather_unread(run: Run, place: RunPlace) -> None:
@@ -122,9 +121,8 @@ def gather_unread(run: Run, place: RunPlace) -> None:
     Raises:
         InputError: if they are more than a tenth of the data set.
     """
-    lines = "".join(json.dumps([*key, cause]) + "\n" for key, cause in place.unread.items())
-    gathered = run.ranks.gather(torch.tensor(list(lines.encode()), dtype=torch.uint8))
-    rows = [json.loads(line) for line in bytes(gathered.tolist()).splitlines()]
+    lines = [json.dumps([*key, cause]) for key, cause in place.unread.items()]
+    rows = [json.loads(line) for line in run.ranks.gather_texts(lines)]
     place.unread = {(part, name): cause for part, name, cause in rows}
     if not place.unread:
         return

@@ -36,9 +36,10 @@ from vitreous.training.objective import LearnClasses, Objective
 from vitreous.training.optimizer import make_optimizers
 from vitreous.training.precision import Arithmetic, choose_arithmetic
 from vitreous.training.recomputed import recompute_blocks
+from vitreous.training.runs import STATES
 from vitreous.training.settings_file import plain
 from vitreous.training.starting import start_from
-from vitreous.training.states import STATES, has_states
+from vitreous.training.states import has_states
 from vitreous.training.throughput import peak_operations, training_operations
 
 
@@ -188,19 +189,19 @@ def save_model(run: Run, folder: Path, results: Mapping[str, Any]) -> None:
     Without its head where the task has no classes: what learned nothing should predict nothing.
     """
     tensors = whole_tensors(run.model.state_dict(), run.ranks)
-    if not run.ranks.is_main:
-        return
-    has_head = run.tested is not None
-    with torch.device("meta"):
-        model = VisionTransformer(run.config.model if has_head else without_head(run.config.model))
-    model.load_state_dict({name: tensors[name] for name in model.state_dict()}, assign=True)
-    save(
-        model,
-        folder,
-        preprocess=run.config.preprocess,
-        class_names=run.class_names if has_head else (),
-        provenance=run.origin | dict(results),
-    )
+    if run.ranks.is_main:
+        has_head = run.tested is not None
+        with torch.device("meta"):
+            model = VisionTransformer(run.config.model if has_head else without_head(run.config.model))
+        model.load_state_dict({name: tensors[name] for name in model.state_dict()}, assign=True)
+        save(
+            model,
+            folder,
+            preprocess=run.config.preprocess,
+            class_names=run.class_names if has_head else (),
+            provenance=run.origin | dict(results),
+        )
+    run.ranks.wait_for_main()
 
 
 def open_parts(config: TrainConfig) -> tuple[LabelledImages | LabelledStream, LabelledImages | None]:

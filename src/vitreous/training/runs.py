@@ -31,6 +31,9 @@ EVALUATION = "evaluation.json"
 BEST = "best"
 """Folder of the model that did best on the test part."""
 
+STATES = "states"
+"""Folder of what an interrupted run goes on from."""
+
 SKIPPED = "skipped.tsv"
 """Images that could not be read, and why."""
 
@@ -58,6 +61,8 @@ def check_run(folder: Path, config: TrainConfig) -> None:
             raise OutputError(f"{model} has other files in it ({min(others)}); choose another place, or move them")
     if (folder / CONFIG).exists():
         _check_is_ours(folder / CONFIG)
+    elif not (folder / STATES).exists():
+        _check_nobody_elses(folder)
     if (folder / MODEL).exists():
         _check_same_config(folder, config)
 
@@ -69,9 +74,9 @@ def start_run(folder: Path, config: TrainConfig) -> None:
         OutputError: if it cannot be written.
     """
     _remove_unfinished(folder)
-    for earlier in checkpoints_of(folder / CHECKPOINTS):
-        _remove_model(earlier)
     if (folder / CONFIG).exists():  # else files of these names are somebody's own
+        for earlier in checkpoints_of(folder / CHECKPOINTS):
+            _remove_model(earlier)
         _remove_results(folder)
     write_atomically(folder / CONFIG, to_yaml(config))
     write_atomically(folder / METRICS, "")
@@ -82,20 +87,23 @@ def checkpoint_folder(folder: Path, epoch: int) -> Path:
     return folder / CHECKPOINTS / EPOCH.format(epoch)
 
 
-def go_on(folder: Path, step: int) -> None:
+def go_on(folder: Path, config: TrainConfig, step: int) -> None:
     """Makes the folder as it was after some step: what an interrupted run did later is done again.
 
-    Lines of later steps leave `metrics.jsonl`, so does one that was cut while it was written, and so do models of
-    later epochs `checkpoints/`. What was half written is removed.
+    The config there becomes this one, which may have other threads, say. Lines of later steps leave `metrics.jsonl`, so
+    does one that was cut while it was written, and so do models of later epochs `checkpoints/`; and what is half
+    written goes.
 
     Args:
         folder: of a run, locked.
+        config: of the run as it goes on.
         step: of the state that the run goes on from.
 
     Raises:
         OutputError: if it cannot be written.
     """
     _remove_unfinished(folder)
+    write_atomically(folder / CONFIG, to_yaml(config))
     kept = [metrics for metrics in read_metrics(folder) if metrics.get("step", 0) <= step]
     write_atomically(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in kept))
     epochs = int(max((metrics.get("epoch", 0) for metrics in kept), default=0))
@@ -166,6 +174,21 @@ def _check_is_ours(path: Path) -> None:
         read_config(path)
     except ConfigError:
         raise OutputError(f"{path} is no settings of a run, and a run would replace it; choose another place") from None
+
+
+def _check_nobody_elses(folder: Path) -> None:
+    """Nothing, if a run that begins here replaces no file; where there are settings of a run, the files are that run's.
+
+    Raises:
+        OutputError: if it would.
+    """
+    models = [folder / BEST, *checkpoints_of(folder / CHECKPOINTS)]
+    for place in (*models, *(folder / name for name in (METRICS, EVALUATION, SKIPPED))):
+        if place.exists():
+            raise OutputError(
+                f"{place} is there without a {CONFIG} that says of which run, and a run would replace it\n"
+                "choose another folder, or move it"
+            )
 
 
 def _remove_unfinished(folder: Path) -> None:

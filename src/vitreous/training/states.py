@@ -38,9 +38,6 @@ from vitreous.training.changes import (
     listed,
 )
 
-STATES = "states"
-"""Folder of a run that has them."""
-
 NAME = "step-{:09d}.safetensors"
 
 _ABOUT, _CHECKSUM = "about", "sha256"  # JSON as bytes: a safetensors header is limited, a list of unread images is not
@@ -127,6 +124,11 @@ def newest_state(folder: Path) -> State | None:
 def has_states(folder: Path) -> bool:
     """Whether a state was ever written there, damaged or not."""
     return bool(_newest_first(folder))
+
+
+def bytes_of_states(folder: Path) -> int:
+    """How much room the states there take, damaged ones too."""
+    return sum(path.stat().st_size for path in _newest_first(folder))
 
 
 def read_state(path: Path) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vitreous.data.images import shown
@@ -27,7 +27,13 @@ class Stretch:
     following: StreamPlace
 
 
-def stretches(images: TrainingImages | LabelledStream, seed: int, epoch: int, start: StreamPlace) -> Iterator[Stretch]:
+def stretches(
+    images: TrainingImages | LabelledStream,
+    seed: int,
+    epoch: int,
+    start: StreamPlace,
+    is_over: Callable[[], bool] = lambda: False,
+) -> Iterator[Stretch]:
     """All that an epoch goes through, from a place on.
 
     A data set is one stretch, as if it were a stream of one shard; its key is the epoch. Pictures of a window are seen
@@ -38,6 +44,7 @@ def stretches(images: TrainingImages | LabelledStream, seed: int, epoch: int, st
         seed: of the run.
         epoch: from 0.
         start: where to begin, as a stretch's `following` gives it; `BEGINNING` at first.
+        is_over: asked before each sample of a stream: a window takes long to read, and then there are no more.
 
     Raises:
         InputError: if a stream has no images, or they cannot be fetched.
@@ -46,8 +53,8 @@ def stretches(images: TrainingImages | LabelledStream, seed: int, epoch: int, st
         if start == BEGINNING:
             yield Stretch(images, epoch, StreamPlace(shards=1))
         return
-    for window in images.windows(seed=seed, epoch=epoch, start=start):
+    for window in images.windows(seed=seed, epoch=epoch, start=start, is_over=is_over):
         yield Stretch(TrainingImages(window.images), keyed_seed(epoch, *window.place), window.following)
         start = window.following
-    if start == BEGINNING:
+    if start == BEGINNING and not is_over():
         raise InputError(f"{shown(images.name)}: no rows in its part {images.split}")

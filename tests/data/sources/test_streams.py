@@ -95,6 +95,18 @@ def test_epochs_and_seeds_have_orders_of_their_own(stream: LabelledStream) -> No
     assert len(orders) > 4
 
 
+def test_what_was_read_of_a_window_is_dropped_when_it_is_over(stream: LabelledStream) -> None:
+    asked: list[int] = []
+
+    def is_over() -> bool:
+        asked.append(1)
+        return len(asked) > 7
+
+    whole = list(stream.windows(seed=0, epoch=1))
+    assert [window.place for window in stream.windows(seed=0, epoch=1, is_over=is_over)] == [whole[0].place]
+    assert len(asked) <= 10
+
+
 def test_only_a_window_is_read_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     rows = streams._rows

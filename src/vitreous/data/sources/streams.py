@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -92,8 +92,16 @@ class LabelledStream:
         """The fingerprint as plain data, like `LabelledImages.census`; how many images there are is not known."""
         return {"fingerprint": self.fingerprint}
 
-    def windows(self, *, seed: int, epoch: int, start: StreamPlace = BEGINNING) -> Iterator[Window]:
+    def windows(
+        self, *, seed: int, epoch: int, start: StreamPlace = BEGINNING, is_over: Callable[[], bool] = lambda: False
+    ) -> Iterator[Window]:
         """All of an epoch's windows from a place on, each read when it is asked for.
+
+        Args:
+            seed: of the run.
+            epoch: from 0.
+            start: where to begin.
+            is_over: asked before each sample; what was read of a window is then dropped, and there are no more.
 
         Raises:
             InputError: if a sample cannot be fetched, or a label is no class.
@@ -102,7 +110,9 @@ class LabelledStream:
         for position in range(start.shards, self.shards):
             place = start if position == start.shards else StreamPlace(position)
             samples = self.read(order[position], place.samples)
-            while taken := list(islice(samples, self.window)):
+            while taken := list(islice(takewhile(lambda _: not is_over(), samples), self.window)):
+                if is_over():
+                    return
                 following = StreamPlace(position, place.samples + len(taken))
                 title = f"{self.split}/{order[position]}"
                 yield Window(self._images(taken, title, place.samples), place, following)
