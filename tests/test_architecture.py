@@ -19,13 +19,14 @@ MAY_IMPORT = {
     "interrupts": set(),
     "leaving": set(),
     "checking": {"errors"},
+    "memory": {"errors"},
     "tokens": {"errors"},
     "atomic": {"errors"},
     "progress": {"errors"},
-    "model": {"errors", "tokens"},
+    "model": {"errors", "memory", "tokens"},
     "data": {"errors", "checking", "tokens", "progress"},
     "checkpoints": {"errors", "tokens", "atomic", "progress", "model", "data"},
-    "training": {"errors", "interrupts", "leaving", "checking", "tokens", "atomic", "progress"}
+    "training": {"errors", "interrupts", "leaving", "memory", "checking", "tokens", "atomic", "progress"}
     | {"model", "data", "checkpoints"},
     "capture": {"errors", "tokens", "model"},
     "measures": {"errors", "tokens", "capture"},

@@ -172,6 +172,50 @@ def test_predict_prints_one_object_an_image(model, photos, capsys) -> None:
     assert all([p["probability"] for p in line["predictions"]] == pytest.approx([0.1, 0.1]) for line in lines)
 
 
+def test_predict_goes_on_after_what_it_cannot_read_and_says_so(model, photos, tmp_path, capsys) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    assert run("predict", model, photos, tmp_path / "bad.png", "--json") == 3
+    found = capsys.readouterr()
+    assert len(found.out.splitlines()) == 3 and "bad.png: not a readable" in found.err
+    (tmp_path / "empty.jpg").touch()
+    assert run("predict", model, tmp_path) == 3
+    said = capsys.readouterr().err
+    assert said.count("left out: ") == 2 and "vitreous: 2 of 5 images cannot be read\n" in said
+
+
+def test_evaluate_leaves_out_what_it_cannot_read_when_asked(model, tmp_path, capsys) -> None:
+    for name in map(str, range(10)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "set" / name / "a.png")
+    (tmp_path / "set" / "3" / "bad.png").write_text("no image")
+    assert run("evaluate", model, tmp_path / "set") == 3
+    assert "bad.png: not a readable" in capsys.readouterr().err
+    assert run("evaluate", model, tmp_path / "set", "--unreadable", "skip", "--json") == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out)["images"] == 10 and found.err.count("left out: ") == 1
+    for file in (tmp_path / "set").rglob("a.png"):
+        file.write_text("no image")
+    assert run("evaluate", model, tmp_path / "set", "--unreadable", "skip", "--batch-size", 4) == 3
+    assert "vitreous: none of the 11 images can be read, the first:\n" in capsys.readouterr().err
+
+
+def test_what_a_recipe_cannot_know_is_asked_for(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--preset", "cifar10-ti4", "--out", "run") == 2
+    assert "learns from cifar10, which is not here; give its folder or file with --data" in capsys.readouterr().err
+    assert run("train", "--preset", "finetune", "--data", "digits", "--out", "run") == 2
+    assert "give it with --start" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_a_model_that_is_larger_than_the_machine_is_refused(tmp_path, capsys) -> None:
+    assert run("train", "--preset", "digits", "--model.width", 65536, "--out", tmp_path / "run") == 5
+    assert re.search(
+        r"the model has 137,\d+,\d+,\d+ weights; to train them here takes 2,\d+ GiB", capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_words_and_json_of_each_command_say_the_same(model, photos, capsys) -> None:
     assert run("evaluate", model, "digits") == 0
     assert "top-1   10.00%" in capsys.readouterr().out

@@ -27,6 +27,7 @@ from vitreous.commands.probing import Probe
 from vitreous.commands.training import Evaluate, Predict, Train, started_from
 from vitreous.errors import ConfigError, VitreousError
 from vitreous.interrupts import Terminated, stopped_by_signals
+from vitreous.memory import shortage_named
 
 _MOST_LINES = 3
 _LONGEST_LINE = 1000
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--debug"]
     try:
         _check_current_folder()
-        with stopped_by_signals():
+        with stopped_by_signals(), shortage_named("give it fewer images at a time, smaller ones, or a smaller model"):
             _parse(given).run()
         if sys.stdout is not None:  # it may have been closed before we started
             sys.stdout.flush()

@@ -29,16 +29,16 @@ def progress_bar(
     Yields:
         A function to call with how many more are done, and a note to show behind the bar.
     """
+    console = Console(file=cast(TextIO, _StandardError()))
     what_is_left = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=12),
+        BarColumn(bar_width=12 if console.width >= 100 else 4),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}", markup=False),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False, table_column=what_is_left),
     )
-    console = Console(file=cast(TextIO, _StandardError()))
     with Progress(*columns, console=console, disable=not shown, refresh_per_second=2, expand=True) as progress:
         task = progress.add_task(title, total=total, completed=done, note="", speed="")
 

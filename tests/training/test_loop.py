@@ -336,6 +336,7 @@ def test_a_diverging_run_names_the_step_and_its_files_and_keeps_what_was_good(
     assert caught.value.exit_code == 6 and "optimizer.learning_rate" in str(caught.value)
     second = epoch_order(14, seed=0, epoch=0)[4:8].tolist()
     assert all(open_dataset(config.data, "train").image_names[sample] in str(caught.value) for sample in second[:3])
+    assert len((tmp_path / "run" / "bad-batch.txt").read_text().splitlines()) == 4
     assert not (tmp_path / "run" / "model").exists()
     assert [path.name for path in (tmp_path / "run" / "states").iterdir()] == ["step-000000001.safetensors"]
 

@@ -29,8 +29,8 @@ def _step(number: int, *, losses: tuple[float, ...] = (1.0, 4.0), length: float 
     return Step(number, samples, tuple(torch.tensor(loss) for loss in losses), counts, torch.tensor(length))
 
 
-def test_sums_are_over_images_and_steps() -> None:
-    tally = Tally(NAMES)
+def test_sums_are_over_images_and_steps(tmp_path: Path) -> None:
+    tally = Tally(tmp_path, NAMES)
     tally.waiting += [_step(0), _step(1, length=4.0)]
     tally.settle(0.5, Ranks())
     tally.line = {}
@@ -50,31 +50,34 @@ def test_sums_are_over_images_and_steps() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_the_first_bad_step_is_named_with_the_files_of_its_part(bad: float) -> None:
-    tally = Tally(NAMES)
+def test_the_first_bad_step_is_named_with_the_files_of_its_part(bad: float, tmp_path: Path) -> None:
+    tally = Tally(tmp_path, NAMES)
     tally.waiting += [_step(8), _step(9, losses=(1.0, bad)), _step(10, losses=(bad, bad))]
     with pytest.raises(NumericError, match=rf"the loss is {bad} at step 10, in the batch of h\.png\n"):
         tally.settle(1.0, Ranks())
-    tally = Tally(NAMES)
+    tally = Tally(tmp_path, NAMES)
     tally.waiting.append(_step(9, length=bad))
-    with pytest.raises(NumericError, match=r"gradient's length .* of e\.png, a\.png, c\.png and 1 more\n") as caught:
+    with pytest.raises(
+        NumericError, match=r"gradient's length .* of e\.png, a\.png, c\.png and 1 more, all in .*bad-batch\.txt\n"
+    ) as caught:
         tally.settle(1.0, Ranks())
     assert len(str(caught.value).splitlines()) == 3
+    assert (tmp_path / "bad-batch.txt").read_text().splitlines() == ["e.png", "a.png", "c.png", "h.png"]
 
 
-def test_all_processes_say_what_the_one_with_the_bad_loss_says() -> None:
+def test_all_processes_say_what_the_one_with_the_bad_loss_says(tmp_path: Path) -> None:
     class Second(Ranks):
         def gather_texts(self, texts: Sequence[str]) -> list[str]:
             return [*texts, "of the second", *texts]
 
-    tally = Tally(NAMES)
+    tally = Tally(tmp_path, NAMES)
     tally.waiting.append(_step(9, length=float("nan")))  # which all of them see
     with pytest.raises(NumericError, match=r"^of the second$"):
         tally.settle(1.0, Second(world=2))
 
 
-def test_a_hostile_name_is_shown_harmless() -> None:
-    tally = Tally(["\x1b[31m\nred.png"] * 8)
+def test_a_hostile_name_is_shown_harmless(tmp_path: Path) -> None:
+    tally = Tally(tmp_path, ["\x1b[31m\nred.png"] * 8)
     tally.waiting.append(_step(0, losses=(float("nan"), 0)))
     with pytest.raises(NumericError) as caught:
         tally.settle(1.0, Ranks())
@@ -113,8 +116,9 @@ def test_tensorboard_that_is_missing_is_said_before_anything_is_read(monkeypatch
         check_tensorboard()
 
 
-def test_what_was_learned_before_an_interruption_does_not_count_for_the_speed() -> None:
-    tally = Tally(NAMES, epoch={"images": 1000, "seconds": 1.0, "loss": 500.0, "steps": 100, "length": 1.0, "top1": 1})
+def test_what_was_learned_before_an_interruption_does_not_count_for_the_speed(tmp_path: Path) -> None:
+    before = {"images": 1000, "seconds": 1.0, "loss": 500.0, "steps": 100, "length": 1.0, "top1": 1}
+    tally = Tally(tmp_path, NAMES, epoch=before)
     tally.waiting += [_step(100), _step(101)]
     tally.settle(2.0, Ranks())
     assert tally.epoch["images"] == 1008 and (tally.here["images"], tally.here["seconds"]) == (8, 2.0)

@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from vitreous.checking import check_choice
 from vitreous.commands.words import File, Images, Model, check_figure, print_json
-from vitreous.errors import ConfigError
+from vitreous.errors import ConfigError, InputError
 from vitreous.training.config import TrainConfig
 
 
@@ -31,6 +31,7 @@ class Train:
         """Trains and says how well the model does."""
         from vitreous.training.loop import train
 
+        _check_preset(self.preset, self.config)
         result = train(self.config, self.out)
         if os.environ.get("RANK", "0") != "0":  # one of the processes that torchrun started speaks for all
             return
@@ -53,6 +54,8 @@ class Evaluate:
     """A folder with a folder for each class, a parquet file, or digits."""
     batch_size: int = 64
     """Images in a forward pass."""
+    unreadable: Literal["stop", "skip"] = "stop"
+    """What an image does that cannot be read: `skip` leaves it out and says so."""
     confusion: File = None
     """Draw which class was taken for which: a PNG, PDF or SVG file."""
     json: bool = False
@@ -67,7 +70,10 @@ class Evaluate:
 
         check_figure(self.confusion)
         data = open_dataset(self.data)
-        found = evaluate(open_model(self.model), data, batch_size=self.batch_size, progress=True)
+        unread: dict[str, str] | None = {} if self.unreadable == "skip" else None
+        model = open_model(self.model)
+        found = evaluate(model, data, batch_size=self.batch_size, unread=unread, progress=True)
+        _tell_unread(unread or {})
         if self.confusion is not None:
             from vitreous.figures.confusion import draw_confusion
             from vitreous.figures.files import write_figure
@@ -103,7 +109,8 @@ class Predict:
         from vitreous.training.predict import predict
 
         pictures = gather_pictures(self.images)
-        for prediction in predict(open_model(self.model), pictures, top=self.top, progress=True):
+        unread: dict[str, str] = {}
+        for prediction in predict(open_model(self.model), pictures, top=self.top, unread=unread, progress=True):
             classes = [{"class": name, "probability": share} for name, share in prediction.classes]
             if self.json:
                 print_json({"image": prediction.image, "predictions": classes})
@@ -111,6 +118,20 @@ class Predict:
                 print(prediction.image)
                 for name, share in prediction.classes:
                     print(f"  {share:7.2%}  {shown(name)}")
+        if len(unread) == 1:
+            raise InputError(next(iter(unread.values())))
+        if unread:
+            _tell_unread(unread)
+            raise InputError(f"{len(unread):,} of {len(pictures):,} images cannot be read")
+
+
+def _tell_unread(unread: dict[str, str]) -> None:
+    """A line on standard error for each image that could not be read."""
+    from vitreous.data.images import shown
+    from vitreous.progress import say
+
+    for cause in unread.values():
+        say(f"left out: {shown(cause)}")
 
 
 def started_from(arguments: list[str]) -> TrainConfig:
@@ -136,6 +157,22 @@ def started_from(arguments: list[str]) -> TrainConfig:
     close = difflib.get_close_matches(name, PRESETS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(PRESETS)}, or give a .yaml file"
     raise ConfigError(f"{name!r} is no preset; {hint}")
+
+
+def _check_preset(name: str, config: TrainConfig) -> None:
+    """Nothing, if what a recipe cannot know was given with it.
+
+    Raises:
+        ConfigError: if not.
+    """
+    from vitreous.training.recipes import PRESETS
+
+    if name not in PRESETS or name == "digits":
+        return
+    if config.data == PRESETS[name]().data and not Path(config.data).exists():
+        raise ConfigError(f"{name} learns from {config.data}, which is not here; give its folder or file with --data")
+    if name == "finetune" and config.start is None:
+        raise ConfigError("finetune begins with a trained model; give it with --start, such as --start timm:NAME")
 
 
 def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:

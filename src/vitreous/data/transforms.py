@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -89,6 +89,36 @@ def pixels_of(
         InputError: if it cannot be decoded.
     """
     return to_pixels(read(index), preprocess) if content is None else decode_pixels(content(index), preprocess)
+
+
+def read_batch(
+    read: Callable[[int], Image.Image],
+    names: Sequence[str],
+    batch: Iterable[int],
+    preprocess: Preprocess,
+    unread: dict[str, str] | None,
+) -> tuple[list[int], Tensor]:
+    """Some of several pictures as the model sees them: which, and (these, 3, image_height, image_width) float32.
+
+    Args:
+        read: gives a picture, decoded.
+        names: of all pictures.
+        batch: which to read.
+        preprocess: of the model.
+        unread: where pictures that cannot be read are left out, and why, by name; None lets the first of them end it.
+
+    Raises:
+        InputError: if one cannot be decoded, and `unread` is None.
+    """
+    kept: dict[int, Tensor] = {}
+    for index in batch:
+        try:
+            kept[index] = to_tensor(read(index), preprocess)
+        except InputError as error:
+            if unread is None:
+                raise
+            unread[names[index]] = str(error)
+    return list(kept), torch.stack([*kept.values()]) if kept else torch.empty(0, 3, *preprocess.image_size)
 
 
 def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:

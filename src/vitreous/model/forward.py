@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitreous.errors import ShapeError, VitreousError
+from vitreous.errors import MemoryLimitError, ShapeError, VitreousError
+from vitreous.memory import is_shortage
 
 
 def run_model(model: nn.Module, images: Tensor) -> Any:
@@ -19,6 +20,7 @@ def run_model(model: nn.Module, images: Tensor) -> Any:
 
     Raises:
         ShapeError: if the model fails on the batch, most often because it was made for another size.
+        MemoryLimitError: if there is not enough memory for it.
     """
     weight = next((value for value in model.parameters() if value.is_floating_point()), torch.zeros(()))
     try:
@@ -26,7 +28,12 @@ def run_model(model: nn.Module, images: Tensor) -> Any:
             return model(images.to(weight))
     except VitreousError:
         raise
-    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as cause:
+    except (MemoryError, RuntimeError, ValueError, TypeError, AssertionError, IndexError) as cause:
+        if is_shortage(cause):
+            raise MemoryLimitError(
+                f"{type(model).__name__} ran out of memory on a batch of {tuple(images.shape)}\n"
+                "give it fewer images at a time, or smaller ones"
+            ) from cause
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise ShapeError(
             f"{type(model).__name__} refused a batch of {tuple(images.shape)}: {reason}\n"

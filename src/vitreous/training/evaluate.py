@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vitreous.checkpoints.loaded import LoadedModel
 from vitreous.data.datasets import LabelledImages
-from vitreous.data.transforms import to_tensor
-from vitreous.errors import CheckpointError, ConfigError, NumericError
+from vitreous.data.transforms import read_batch
+from vitreous.errors import CheckpointError, ConfigError, InputError, NumericError
 from vitreous.model.forward import run_model
 from vitreous.progress import progress_bar
 from vitreous.training.changes import changed_names
@@ -69,32 +69,50 @@ class Evaluation:
 
 
 def evaluate(
-    loaded: LoadedModel, images: LabelledImages, *, batch_size: int = 64, progress: bool = False
+    loaded: LoadedModel,
+    images: LabelledImages,
+    *,
+    batch_size: int = 64,
+    unread: dict[str, str] | None = None,
+    progress: bool = False,
 ) -> Evaluation:
     """A model's answers to a whole data set, compared with the labels.
+
+    Args:
+        loaded: the model.
+        images: with labels.
+        batch_size: images in a forward pass.
+        unread: gets the images that cannot be read, by name, and why; they do not count. None lets the first end it.
+        progress: whether to draw a bar.
 
     Raises:
         ConfigError: if `batch_size` is below 1.
         CheckpointError: if the model gives no logits, or its classes are not the data set's.
-        InputError: if an image cannot be decoded.
+        InputError: if an image cannot be decoded, or none can.
         NumericError: if a logit is NaN or infinite.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
     check_class_names(loaded, images)
     logits: list[Tensor] = []
+    looked_at: list[int] = []
     with progress_bar(f"evaluating on {images.name}", len(images), shown=progress) as advance:
         for start in range(0, len(images), batch_size):
             batch = range(start, min(start + batch_size, len(images)))
-            inputs = torch.stack([to_tensor(images.read(n), loaded.preprocess) for n in batch])
+            read, inputs = read_batch(images.read, images.image_names, batch, loaded.preprocess, unread)
+            advance(len(batch), "")
+            if not read:
+                continue
+            looked_at += read
             logits.append(class_logits(loaded.model, inputs))
             if logits[-1].shape[-1] != len(images.class_names):
                 raise CheckpointError(
                     f"{loaded.name} has {logits[-1].shape[-1]} classes, {images.name} has "
                     f"{len(images.class_names)}; evaluate on the data set that it was trained for"
                 )
-            advance(len(batch), "")
-    return score(torch.cat(logits), torch.tensor(images.labels), images.class_names)
+    if unread and not looked_at:
+        raise InputError(f"none of the {len(images):,} images can be read, the first:\n{next(iter(unread.values()))}")
+    return score(torch.cat(logits), torch.tensor(images.labels)[looked_at], images.class_names)
 
 
 def score(logits: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> Evaluation:

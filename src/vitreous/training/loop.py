@@ -23,6 +23,7 @@ from vitreous.data.sources.streams import BEGINNING
 from vitreous.data.training_batches import TrainingBatch, steps_of_epoch, training_batches
 from vitreous.errors import CheckpointError, NumericError, OutputError
 from vitreous.interrupts import Stop, stop_when_ready
+from vitreous.memory import shortage_named
 from vitreous.progress import progress_bar, say
 from vitreous.training.changes import changed_parts, listed
 from vitreous.training.config import TrainConfig
@@ -88,6 +89,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
         InputError: if the data cannot be read, or has a single class.
         ConfigError: if the model's classes are not as many as the data's, or the machine has not what is asked for.
         CheckpointError: if `out` holds a run of another config or other data, with the difference.
+        MemoryLimitError: if there is not enough memory; weights that cannot fit are refused before they are drawn.
         NumericError: if the loss or a gradient becomes NaN or infinite, with the step and the files; what was saved
             before stays.
         KeyboardInterrupt: if a signal asked to stop; the step was finished, and the run saved.
@@ -102,7 +104,8 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
             locked_run(out) if ranks.is_main else nullcontext(),
         ):
             if not ranks.any(ranks.is_main and (out / MODEL).exists()):  # else another trainer has just finished it
-                return _train(prepare(config, out, ranks, progress=progress), began)
+                with shortage_named("raise accumulate, set recompute, or lower batch_size, image_size or model.width"):
+                    return _train(prepare(config, out, ranks, progress=progress), began)
     return _kept(config, out, progress)
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitreous.atomic import write_atomically
 from vitreous.data.images import shown
 from vitreous.errors import ConfigError, NumericError
 from vitreous.training.distributed import Ranks
-from vitreous.training.runs import append_metrics, read_metrics
+from vitreous.training.runs import BAD_BATCH, append_metrics, read_metrics
 
 resource: ModuleType | None
 try:
@@ -56,6 +57,7 @@ class Tally:
     A GPU works ahead of the loop until a number is looked at; so it is looked at a few steps at a time.
 
     Attributes:
+        out: the run's folder, for the names of a bad batch.
         image_names: of what the waiting steps learned from, for messages.
         line: sums since the last line of metrics.
         epoch: sums since the epoch began.
@@ -63,6 +65,7 @@ class Tally:
             how long that took it.
     """
 
+    out: Path
     image_names: Sequence[str] = ()
     line: Sums = field(default_factory=dict)
     epoch: Sums = field(default_factory=dict)
@@ -73,7 +76,8 @@ class Tally:
         """Adds the waiting steps, which took so long, to the sums; all processes must ask.
 
         Raises:
-            NumericError: if a loss or a gradient's length is NaN or infinite; with the first step and its files.
+            NumericError: if a loss or a gradient's length is NaN or infinite; with the first step and its files, which
+                `bad-batch.txt` lists where they are many.
         """
         for step in self.waiting:
             self._check(step, ranks)
@@ -102,8 +106,11 @@ class Tally:
             raise NumericError(bad[0])
 
     def _refusal(self, what: str, value: Tensor, step: int, samples: Tensor) -> str:
-        names = ", ".join(shown(self.image_names[sample]) for sample in samples[:NAMED].tolist())
-        more = f" and {len(samples) - NAMED} more" if len(samples) > NAMED else ""
+        listed = [shown(self.image_names[sample]) for sample in samples.tolist()]
+        names, more = ", ".join(listed[:NAMED]), ""
+        if len(listed) > NAMED:
+            write_atomically(self.out / BAD_BATCH, "".join(f"{name}\n" for name in listed))
+            more = f" and {len(listed) - NAMED} more, all in {self.out / BAD_BATCH}"
         return (
             f"the {what} is {value.item()} at step {step + 1}, in the batch of {names}{more}\n"
             "states and models from before it are kept; lower optimizer.learning_rate, raise optimizer.warmup, or set\n"

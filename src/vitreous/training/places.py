@@ -53,7 +53,7 @@ def resume(run: Run) -> RunPlace:
         CheckpointError: if the state is of another run, or all states are damaged.
         OutputError: if the folder cannot be written, or has not enough room.
     """
-    tally = Tally()
+    tally = Tally(run.out)
     place = RunPlace(tally)
     state = newest_state(run.out / STATES)
     run.ranks.wait()  # nobody changes the folder before all have read it

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from vitreous.checkpoints.loaded import LoadedModel
 from vitreous.data.gather import Pictures
-from vitreous.data.transforms import to_tensor
+from vitreous.data.transforms import read_batch
 from vitreous.errors import CheckpointError, ConfigError, NumericError
 from vitreous.progress import progress_bar
 from vitreous.training.evaluate import class_logits
@@ -28,11 +28,25 @@ class Prediction:
 
 
 def predict(
-    loaded: LoadedModel, pictures: Pictures, *, top: int = 5, batch_size: int = 16, progress: bool = False
+    loaded: LoadedModel,
+    pictures: Pictures,
+    *,
+    top: int = 5,
+    batch_size: int = 16,
+    unread: dict[str, str] | None = None,
+    progress: bool = False,
 ) -> tuple[Prediction, ...]:
     """The `top` most likely classes of every picture, in their order.
 
     Classes without a name are called by their index.
+
+    Args:
+        loaded: the model.
+        pictures: to look at.
+        top: classes of each.
+        batch_size: pictures in a forward pass.
+        unread: gets the pictures that cannot be read, by name, and why; None lets the first of them end it.
+        progress: whether to draw a bar.
 
     Raises:
         ConfigError: if `top` or `batch_size` is below 1.
@@ -46,15 +60,15 @@ def predict(
     with progress_bar("predicting", len(pictures), shown=progress) as advance:
         for start in range(0, len(pictures), batch_size):
             batch = range(start, min(start + batch_size, len(pictures)))
-            predictions.extend(_predict_batch(loaded, pictures, batch, top))
+            read, inputs = read_batch(pictures.read, pictures.names, batch, loaded.preprocess, unread)
+            if read:
+                predictions.extend(_predict_batch(loaded, [pictures.names[index] for index in read], inputs, top))
             advance(len(batch), "")
     return tuple(predictions)
 
 
-def _predict_batch(loaded: LoadedModel, pictures: Pictures, batch: range, top: int) -> list[Prediction]:
-    inputs = torch.stack([to_tensor(pictures.read(index), loaded.preprocess) for index in batch])
+def _predict_batch(loaded: LoadedModel, images: list[str], inputs: Tensor, top: int) -> list[Prediction]:
     logits = class_logits(loaded.model, inputs)
-    images = [pictures.names[index] for index in batch]
     for image, row in zip(images, logits, strict=True):
         if not row.isfinite().all():
             raise NumericError(f"{image}: the model's logits are not finite; its weights are broken")

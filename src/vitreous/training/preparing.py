@@ -21,7 +21,8 @@ from vitreous.data.images import shown
 from vitreous.data.order import keyed_seed
 from vitreous.data.sources.streams import LabelledStream, open_stream
 from vitreous.data.training_batches import BatchPlan, TrainingImages, steps_of_epoch, training_images
-from vitreous.errors import ConfigError, InputError
+from vitreous.errors import ConfigError, InputError, MemoryLimitError
+from vitreous.memory import memory_of_machine
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.progress import say
@@ -138,6 +139,7 @@ def prepare(config: TrainConfig, out: Path, ranks: Ranks, *, progress: bool) -> 
     images = learned if isinstance(learned, LabelledStream) else training_images(learned, plan, progress=shows)
     begins = not has_states(out / STATES)
     looked_at = None if tested is None else held_out_images(tested, config, ranks, progress=shows)
+    _check_memory(config, arithmetic.device)
     model = VisionTransformer(config.model, generator=torch.Generator().manual_seed(keyed_seed(config.seed)))
     remark = ""
     if config.start is not None and begins:  # a state has all weights
@@ -202,6 +204,24 @@ def save_model(run: Run, folder: Path, results: Mapping[str, Any]) -> None:
             provenance=run.origin | dict(results),
         )
     run.ranks.wait_for_main()
+
+
+def _check_memory(config: TrainConfig, device: torch.device) -> None:
+    """Nothing, if the machine has room for the weights, and on the CPU for their gradients and the optimizer's numbers.
+
+    Raises:
+        MemoryLimitError: if not, with both numbers.
+    """
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in VisionTransformer(config.model).parameters())
+    is_whole_here = device.type == "cpu" and config.parallel == "ddp"
+    needed = count * 4 * (4 + (config.ema > 0) if is_whole_here else 1)
+    there = memory_of_machine()
+    if there is not None and needed > there:
+        raise MemoryLimitError(
+            f"the model has {count:,} weights; to train them here takes {needed / 2**30:,.0f} GiB, "
+            f"this machine has {there / 2**30:,.0f} GiB\nlower model.width or model.depth"
+        )
 
 
 def open_parts(config: TrainConfig) -> tuple[LabelledImages | LabelledStream, LabelledImages | None]:

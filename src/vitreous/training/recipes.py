@@ -122,13 +122,13 @@ def imagenet1k_s16() -> TrainConfig:
         vitreous train --preset imagenet1k-s16 --data imagenet/ --out runs/s16
 
     `imagenet/` has the folders `train` and `test`, the latter with the 50,000 images of the validation set, each with a
-    folder for each of the 1000 classes. Not run in full here, and so it has no accuracy of ours: 20 steps on synthetic
-    images show that it starts. Its authors report 76.5 % in 6 to 7 hours on 8 TPU v3 cores.
+    folder for each of the 1000 classes. Not run in full here, and so it has no accuracy of ours: 20 steps of two
+    synthetic images, at full size, show that it starts. Its authors report 76.5 % in 6 to 7 hours on 8 TPU v3 cores.
 
     Their weight decay, 1e-4, is taken off the weights times the schedule, but not times the learning rate; AdamW's is
     multiplied by both, and so it is 1e-4 / 1e-3 = 0.1 here. Their RandAugment goes to magnitude 10, ours to 30, and
     both at their ends turn by 30 degrees. Where we differ: operations are torchvision's (theirs also invert, add and
-    cut out), parts are resized by Pillow with antialiasing, the first moment is kept in float32, and no percent of
+    cut out), parts are resized with antialiasing, the first moment is kept in float32, and no percent of
     the training images is set aside.
 
     Source: google-research/big_vision, configs/vit_s16_i1k.py and optax.py; Beyer et al. 2022, arXiv 2205.01580.
@@ -146,7 +146,7 @@ def imagenet1k_s16() -> TrainConfig:
     return TrainConfig(
         data="imagenet",
         model=model,
-        preprocess=Preprocess((224, 224), "crop", 0.875, "bilinear", HALF_MEAN, HALF_STD),
+        preprocess=Preprocess((224, 224), "crop", 0.875, "bilinear", HALF_MEAN, HALF_STD, "torch"),
         optimizer=Optim(learning_rate=1e-3, weight_decay=0.1, betas=(0.9, 0.999), warmup=10_000, clip=1.0),
         augmentation=Augmentation(
             crop="resized",
@@ -168,8 +168,8 @@ def imagenet1k_b16() -> TrainConfig:
 
         vitreous train --preset imagenet1k-b16 --data imagenet/ --out runs/b16
 
-    The folder is that of `imagenet1k-s16`. Not run in full here, and so it has no accuracy of ours: 20 steps on
-    synthetic images show that it starts. Its authors report 81.8 %, in 53 hours on 8 V100.
+    The folder is that of `imagenet1k-s16`. Not run in full here, and so it has no accuracy of ours: 20 steps of two
+    synthetic images, at full size, show that it starts. Its authors report 81.8 %, in 53 hours on 8 V100.
 
     The learning rate is 5e-4 for 512 images, hence 1e-3 for 1024; the warm-up is five epochs. Their RandAugment's
     magnitude 9 of 10 is 27 of our 30. Where we differ: operations are torchvision's, all of one magnitude and each
@@ -181,7 +181,7 @@ def imagenet1k_b16() -> TrainConfig:
     return TrainConfig(
         data="imagenet",
         model=named_config("B/16", drop_path=0.1),
-        preprocess=Preprocess(),  # ImageNet's statistics, 224 of 256 pixels, bicubic
+        preprocess=Preprocess(resampler="torch"),  # ImageNet's statistics, 224 of 256 pixels, bicubic
         optimizer=Optim(learning_rate=1e-3, weight_decay=0.05, warmup=5 * 1_281_167 // 1024, clip=None),
         augmentation=Augmentation(
             crop="resized",
@@ -206,8 +206,8 @@ def finetune() -> TrainConfig:
 
         vitreous train --preset finetune --start MODEL --data DATA --model.classes N --out runs/finetuned
 
-    Not run in full here, and so it has no accuracy of ours: 20 steps on synthetic images show that it starts. The paper
-    has 98.95 % on CIFAR-10 from its ImageNet-21k weights (table 5). A model of another size
+    Not run in full here, and so it has no accuracy of ours: 20 steps of two synthetic images, at full size, show that
+    it starts. The paper has 98.95 % on CIFAR-10 from its ImageNet-21k weights (table 5). A model of another size
     than B/16 needs `--model.width` and its kin; MODEL's positions are resampled, and a head for other classes begins
     anew at zero.
 
@@ -220,7 +220,7 @@ def finetune() -> TrainConfig:
     | Pets, Flowers | 500 | 0.001, 0.003, 0.01, 0.03 |
     | each of VTAB's 19 tasks | 2,500 | 0.01 |
 
-    Its code has 0.01 for this model on CIFAR-10. Where we differ: parts are resized by Pillow with antialiasing.
+    Its code has 0.01 for this model on CIFAR-10. Where we differ: parts are resized with antialiasing.
 
     Source: Dosovitskiy et al. 2021, appendix B.1.1; google-research/vision_transformer, vit_jax/configs/common.py.
     """
@@ -228,7 +228,7 @@ def finetune() -> TrainConfig:
     return TrainConfig(
         data="cifar10",
         model=named_config("B/16", image_size=size, classes=10, activation="gelu-tanh", resampling="google"),
-        preprocess=Preprocess(size, "squash", 1.0, "bilinear", HALF_MEAN, HALF_STD),
+        preprocess=Preprocess(size, "squash", 1.0, "bilinear", HALF_MEAN, HALF_STD, "torch"),
         optimizer=Optim(
             "sgd", learning_rate=0.01, weight_decay=0.0, momentum=0.9, momentum_precision="bfloat16", warmup=500
         ),

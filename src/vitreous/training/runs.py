@@ -37,6 +37,9 @@ STATES = "states"
 SKIPPED = "skipped.tsv"
 """Images that could not be read, and why."""
 
+BAD_BATCH = "bad-batch.txt"
+"""Images of the batch whose loss or gradient was NaN or infinite, where a message has not room for all."""
+
 SAVED = {"config.json", "model.safetensors", "README.md"}
 """Files of a saved model."""
 
@@ -103,6 +106,7 @@ def go_on(folder: Path, config: TrainConfig, step: int) -> None:
         OutputError: if it cannot be written.
     """
     _remove_unfinished(folder)
+    (folder / BAD_BATCH).unlink(missing_ok=True)
     write_atomically(folder / CONFIG, to_yaml(config))
     kept = [metrics for metrics in read_metrics(folder) if metrics.get("step", 0) <= step]
     write_atomically(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in kept))
@@ -207,7 +211,7 @@ def _remove_results(folder: Path) -> None:
     if (folder / BEST).exists():
         _remove_model(folder / BEST)
     try:
-        for name in (EVALUATION, SKIPPED):
+        for name in (EVALUATION, SKIPPED, BAD_BATCH):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be changed: {error.strerror}; choose another place") from error

@@ -45,6 +45,8 @@ def test_traps_among_the_images_are_left_out_and_circles_end(tmp_path: Path) -> 
     real = photo(tmp_path / "set" / "cat" / "real.png")
     folder = real.parent
     (folder / "circle").symlink_to(tmp_path / "set")
+    photo(tmp_path / "other" / "test" / "dog" / "dog.png")  # beside the set, and reached through a link to above it
+    (folder / "above").symlink_to(tmp_path)
     (folder / "dangling.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(folder / "pipe.png")
     (folder / "device.png").symlink_to("/dev/zero")

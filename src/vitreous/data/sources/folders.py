@@ -28,7 +28,8 @@ def class_folders(folder: Path, name: str, split: Split, *, allow_empty: bool = 
     files: list[Path] = []
     labels: list[int] = []
     for label, entry in enumerate(classes):
-        inside = images_inside(entry, left_out=[folder, *(other for other in classes if other != entry)])
+        others = (other for other in classes if other != entry)
+        inside = images_inside(entry, left_out=[folder, *folder.resolve().parents, *others])
         if not inside and not allow_empty:
             raise InputError(
                 f"{shown(entry)}: no image in this folder, but it names a class; remove it, or pass --allow-empty"
