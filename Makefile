@@ -1,6 +1,6 @@
 # make demo    set up, train a ViT on handwritten digits, look inside it
 # make test    set up, run every test
-# make soak    kill and spoil training runs for an hour; SOAK="--kills 20000" for longer
+# make soak    kill and spoil training runs for a quarter of an hour; SOAK="--kills 20000" for longer
 # make check   format, lint, types
 # make format  mend format and lint
 # make bench   benchmarks, results to benchmarks/results

@@ -40,14 +40,18 @@ renamed. So a run that was killed anywhere ends with the same bits as one that w
 the same versions, threads and processes; where one of these changed, it goes on and says that the bits may differ.
 
 The tests kill a run 100 times and compare the hash of the weights; they fail each call to the disk in each way and look
-for what is neither the old nor the new file; they cut the power after each call. `make soak` does the same for longer.
+for what is neither the old nor the new file; they cut the power after each call. `make soak` does more of the same:
 """
 
 
 def main() -> None:
-    parts = [HEAD, recipes(), bundled(), throughput(), ablations()]
+    parts = [HEAD, faults(), recipes(), bundled(), throughput(), ablations()]
     OUT.write_text("\n".join(part for part in parts if part), "utf-8")
     print(f"wrote {OUT.relative_to(HERE.parent)}")
+
+
+def faults() -> str:
+    return f"`make soak`\n\n{table(json.loads((RESULTS / 'soak.json').read_text('utf-8')))}"
 
 
 def recipes() -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import failing_disk
 import lives
 import power_cut
+import torch
 import writers
 
-Row = tuple[str, int, str, float]
+Row = tuple[str, int, int, str]
 
 
 def main() -> None:
@@ -36,7 +39,11 @@ def main() -> None:
                     name = f"kills, {world} process{'es' * (world > 1)}, seed {seed}"
                     rows.append(_timed(name, _kills(server, kills, world, seed, options.mean), folder))
     _print(rows)
-    sys.exit(any(outcome != "none lost" for _, _, outcome, _ in rows))
+    if options.json is not None:
+        found = {"date": str(date.today()), "torch": torch.__version__}
+        table = [dict(zip(("campaign", "faults", "seconds", "outcome"), row, strict=True)) for row in rows]
+        options.json.write_text(json.dumps([row | found for row in table], indent=1) + "\n")
+    sys.exit(any(outcome != "none lost" for *_, outcome in rows))
 
 
 def _options() -> argparse.Namespace:
@@ -47,6 +54,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=10_000, help="calls of each writer that fail in each way")
     parser.add_argument("--seeds", type=int, default=1, help="of the times")
     parser.add_argument("--folder", type=Path, help="where to; memory, where there is a file system in it")
+    parser.add_argument("--json", type=Path, help="write the table there, too")
     return parser.parse_args()
 
 
@@ -86,13 +94,13 @@ def _timed(name: str, campaign: Callable[[Path], tuple[int, str]], folder: Path)
         count, outcome = campaign(folder)
     except AssertionError as error:
         count, outcome = 0, f"failed: {str(error)[:300]}"
-    return name, count, outcome, time.monotonic() - began
+    return name, count, round(time.monotonic() - began), outcome
 
 
 def _print(rows: list[Row]) -> None:
     print(f"{'campaign':32} {'faults':>8} {'seconds':>8}  outcome")
-    for name, count, outcome, seconds in rows:
-        print(f"{name:32} {count:8,} {seconds:8.0f}  {outcome}")
+    for name, count, seconds, outcome in rows:
+        print(f"{name:32} {count:8,} {seconds:8,}  {outcome}")
 
 
 @contextmanager
