@@ -1,9 +1,10 @@
 """Makes a model that comes with vitreous of a finished run: weights in bfloat16, and a card with what was measured.
 
-    python docs/make_bundled.py runs/cifar10-ti4 cifar10-ti4 --data cifar10/ --machine "2 cores of an x86-64 server"
+    python docs/make_bundled.py cifar10-resnet runs/cnn --data cifar10/ --machine "2 cores of an x86-64 server"
+    python docs/make_bundled.py cifar10-ti4 runs/first runs/second runs/third --data cifar10/ --machine "..."
 
-A run that started from another one's model names that one by `--first`: its time and epochs count.
-The accuracy is that of the weights as they are written, over the whole test part.
+Of several runs each started from the model of the one before: their times and epochs count, and their curves become
+one, in docs/training/. The accuracy is that of the weights as they are written, over the whole test part.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +22,12 @@ from vitreous.checkpoints.saving import save
 from vitreous.checkpoints.sources import open_model
 from vitreous.checkpoints.words import BUNDLED
 from vitreous.data.datasets import open_dataset
+from vitreous.figures.curves import draw_curves
+from vitreous.figures.files import write_figure
 from vitreous.training.evaluate import Evaluation, evaluate
+from vitreous.training.runs import read_metrics
 
+HERE = Path(__file__).parent
 MOST_BYTES = 12_000_000
 
 CARD = """# {name}
@@ -35,7 +41,7 @@ CARD = """# {name}
 
 {commands}
 
-{hours} on {machine}.
+{hours} on {machine}{stages}.
 The weights are those after the last step; no others were chosen by the test part. They were rounded to bfloat16 for
 this file, and the accuracies below are of the rounded ones.
 
@@ -67,7 +73,10 @@ COMMANDS = {
     "cifar10-ti4": """    vitreous train --preset cifar10-ti4 --data cifar10/ --out first
     vitreous train --preset cifar10-ti4 --data cifar10/ --start first/model --optimizer.learning-rate 0.0012 \\
         --optimizer.warmup 200 --augmentation.policy randaugment --augmentation.cutmix 1 \\
-        --augmentation.mix-probability 0.3 --out run""",
+        --augmentation.mix-probability 0.3 --out second
+    vitreous train --preset cifar10-ti4 --data cifar10/ --start second/model --optimizer.learning-rate 0.0007 \\
+        --optimizer.warmup 100 --augmentation.policy randaugment --augmentation.cutmix 1 \\
+        --augmentation.mix-probability 0.3 --epochs 14 --out third""",
     "cifar10-resnet": "    vitreous train --preset cifar10-resnet --data cifar10/ --out run",
 }
 ABOUT = {
@@ -78,7 +87,7 @@ ABOUT = {
     ),
     "cifar10-resnet": (
         "A ResNet without attention, the twin of `cifar10-ti4`: about as many parameters, the same 8 x 8 map of\n"
-        "features, the same data, the augmentation of its second half, and fewer epochs, each of which takes longer.",
+        "features, the same data, the augmentation of its later epochs, and fewer of them, each of which takes longer.",
         "It was trained for {hours} on a CPU: ResNets of this size reach above 90 % with a longer training.",
     ),
 }
@@ -86,22 +95,22 @@ ABOUT = {
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("run", type=Path)
     asked.add_argument("name", choices=sorted(ABOUT))
+    asked.add_argument("runs", type=Path, nargs="+")
     asked.add_argument("--data", required=True)
     asked.add_argument("--machine", required=True)
-    asked.add_argument("--first", type=Path)
     given = asked.parse_args()
-    trained = open_model(given.run)
+    trained = open_model(given.runs[-1])
     folder = BUNDLED / given.name
     provenance = dict(trained.model.provenance["saved"])
     provenance["data"] = provenance["data"] | {"name": "cifar10"}
-    provenance["config"] = provenance["config"] | {"data": "cifar10", "start": given.first and "first/model"}
+    starts = (None, "first/model", "second/model")
+    provenance["config"] = provenance["config"] | {"data": "cifar10", "start": starts[len(given.runs) - 1]}
     save(trained.model.bfloat16(), folder, provenance=provenance)
     opened = open_model(folder)
     found = evaluate(opened, open_dataset(given.data), batch_size=500, progress=True)
-    runs = [given.first, given.run] if given.first else [given.run]
-    write_atomically(folder / "README.md", card(given.name, folder, found, provenance, runs, given.machine))
+    write_atomically(folder / "README.md", card(given.name, folder, found, provenance, given.runs, given.machine))
+    write_figure(draw_curves({given.name: joined(given.runs)}), HERE / "training" / f"{given.name}.png")
     size = (folder / "model.safetensors").stat().st_size
     assert size <= MOST_BYTES, f"{size} bytes are too many for the repository"
     print(f"{folder}: {found.top1:.2%}, {size:,} bytes")
@@ -115,16 +124,18 @@ def card(name: str, folder: Path, found: Evaluation, provenance: dict, runs: lis
     what, honest = ABOUT[name]
     last = [json.loads((run / "metrics.jsonl").read_text("utf-8").splitlines()[-1]) for run in runs]
     hours = f"{sum(line['elapsed_seconds'] for line in last) / 60:.0f} minutes"
+    shares = [f"{line['test_top1']:.1%} after {line['elapsed_seconds'] / 60:.0f}" for line in last]
     return front + CARD.format(
         name=name,
         what=what,
         table=table.strip() + "\n",
         images=provenance["data"]["train_images"],
-        epochs=" and ".join(str(line["epoch"]) for line in last),
+        epochs=" + ".join(str(line["epoch"]) for line in last),
         commands=COMMANDS[name],
         seed=provenance["config"]["seed"],
         hours=hours,
         machine=machine,
+        stages=f"; by command: {', '.join(shares)} minutes" if len(last) > 1 else "",
         top1=found.top1,
         low=low,
         high=high,
@@ -133,6 +144,15 @@ def card(name: str, folder: Path, found: Evaluation, provenance: dict, runs: lis
         classes="\n".join(rows(found)),
         honest=honest.format(hours=hours),
     )
+
+
+def joined(runs: list[Path]) -> list[dict[str, Any]]:
+    """Metrics of runs that started from each other, as if they were one."""
+    lines: list[dict[str, Any]] = []
+    for run in runs:
+        before = lines[-1]["step"] if lines else 0
+        lines += [line | {"step": before + line["step"]} for line in read_metrics(run)]
+    return lines
 
 
 def rows(found: Evaluation) -> list[str]:

@@ -45,9 +45,13 @@ for what is neither the old nor the new file; they cut the power after each call
 
 
 def main() -> None:
-    parts = [HEAD, faults(), recipes(), bundled(), throughput(), ablations()]
-    OUT.write_text("\n".join(part for part in parts if part), "utf-8")
+    OUT.write_text(page(), "utf-8")
     print(f"wrote {OUT.relative_to(HERE.parent)}")
+
+
+def page() -> str:
+    parts = [HEAD, faults(), recipes(), bundled(), throughput(), ablations()]
+    return "\n".join(part for part in parts if part)
 
 
 def faults() -> str:
@@ -63,14 +67,16 @@ def recipes() -> str:
 
 
 def bundled() -> str:
-    text = "## Models that come along\n\n| model | test accuracy | card |\n| --- | --- | --- |\n"
+    text = "## Models that come along\n\n| model | test accuracy, one run, seed 0 | card |\n| --- | --- | --- |\n"
+    pictures = ""
     for name in bundled_names():
         card = (BUNDLED / name / "README.md").read_text("utf-8")
         found = re.search(r"\*\*([\d.]+%)\*\* of the [\d,]+ test images \(95 % interval ([\d.]+% to [\d.]+%)\)", card)
         assert found is not None, name
         link = f"../src/vitreous/bundled/{name}/README.md"
         text += f"| `{name}` | {found[1]} ({found[2]}) | [data, recipe, classes, limits]({link}) |\n"
-    return text
+        pictures += f"\n![How {name} learned](training/{name}.png)\n"
+    return text + pictures
 
 
 def throughput() -> str:

@@ -57,6 +57,13 @@ def test_the_cost_is_the_benchmarks_own() -> None:
         assert line in CHECKPOINTS
 
 
+def test_the_page_on_training_is_what_the_recipes_cards_and_results_say() -> None:
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    assert page == runpy.run_path(str(ROOT / "docs" / "make_training.py"))["page"]()
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page):
+        assert (ROOT / "docs" / picture).is_file()
+
+
 def test_the_page_on_arrangement_has_the_numbers_that_were_measured() -> None:
     page = (ROOT / "docs" / "arrangement.md").read_text("utf-8")
     numbers = json.loads((ROOT / "docs" / "arrangement" / "numbers.json").read_text("utf-8"))

@@ -106,7 +106,7 @@ def go_on(folder: Path, config: TrainConfig, step: int) -> None:
         OutputError: if it cannot be written.
     """
     _remove_unfinished(folder)
-    (folder / BAD_BATCH).unlink(missing_ok=True)
+    _remove_files(folder, BAD_BATCH)
     write_atomically(folder / CONFIG, to_yaml(config))
     kept = [metrics for metrics in read_metrics(folder) if metrics.get("step", 0) <= step]
     write_atomically(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in kept))
@@ -210,8 +210,12 @@ def _remove_model(folder: Path) -> None:
 def _remove_results(folder: Path) -> None:
     if (folder / BEST).exists():
         _remove_model(folder / BEST)
+    _remove_files(folder, EVALUATION, SKIPPED, BAD_BATCH)
+
+
+def _remove_files(folder: Path, *names: str) -> None:
     try:
-        for name in (EVALUATION, SKIPPED, BAD_BATCH):
+        for name in names:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be changed: {error.strerror}; choose another place") from error
