@@ -38,6 +38,8 @@ The order of the images, every augmentation and every dropout mask is drawn from
 generator that has a state. A state is all tensors after a step, with a checksum, written beside its place, flushed and
 renamed. So a run that was killed anywhere ends with the same bits as one that was not, on the same kind of machine with
 the same versions, threads and processes; where one of these changed, it goes on and says that the bits may differ.
+Other settings, or data with other images, labels or sizes of files, are refused; pixels that changed in a file of the
+same size are not noticed, because that would mean to read all files.
 
 The tests kill a run 100 times and compare the hash of the weights; they fail each call to the disk in each way and look
 for what is neither the old nor the new file; they cut the power after each call. `make soak` does more of the same:

@@ -90,8 +90,8 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
         ConfigError: if the model's classes are not as many as the data's, or the machine has not what is asked for.
         CheckpointError: if `out` holds a run of another config or other data, with the difference.
         MemoryLimitError: if there is not enough memory; weights that cannot fit are refused before they are drawn.
-        NumericError: if the loss or a gradient becomes NaN or infinite, with the step and the files; what was saved
-            before stays.
+        NumericError: if the loss or a gradient becomes NaN or infinite, with the step and the files, all of them in
+            `out/bad-batch.txt`; what was saved before stays.
         KeyboardInterrupt: if a signal asked to stop; the step was finished, and the run saved.
     """
     began = time.monotonic()
