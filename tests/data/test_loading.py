@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -82,3 +83,19 @@ def test_an_error_of_the_model_is_left_as_it_is() -> None:
     with pytest.raises(RuntimeError, match="shapes"), made_ahead(slow_first, [1, 2], 0) as made:
         next(made)
         raise RuntimeError("shapes do not fit")
+
+
+def dies_at_3(key: int) -> int:
+    loading.reading(key)
+    if key == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return key
+
+
+def test_a_worker_that_dies_names_the_picture_that_it_was_at() -> None:
+    names = [f"{n}.png" for n in range(4)] + ["\x1b[31m.png"]
+    told = pytest.raises(WorkerError, match=r"worker \(pid.*; it was at 3\.png\.\nif memory ran out")
+    with told, made_ahead(dies_at_3, [0, 1, 2, 3, 4], 2, names) as made:
+        list(made)
+    with made_ahead(dies_at_3, [0, 1], 0, names) as made:
+        assert list(made) == [0, 1]

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vitreous.data.gather import Pictures
+from vitreous.data.images import shown
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import InputError, ShapeError, WorkerError
 
@@ -37,9 +39,12 @@ PATIENCE = 300
 _NEWS = 5
 """Seconds until the end of a worker is surely known; it is a matter of milliseconds."""
 
+_PIDS = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 _LOST = re.compile(r"DataLoader (worker \(pid|timed out)")
 _FULL = re.compile(r"(allocate shared memory|worker \(pid.*Bus error)", re.DOTALL)
 _SHARED = Path("/dev/shm")
+
+_OWN: Any = None  # in a worker, where it notes its process and the picture that it is at, and its number
 
 _Key = TypeVar("_Key")
 _Made = TypeVar("_Made")
@@ -78,12 +83,14 @@ def load_batches(
     Raises:
         WorkerError: inside the block, if a worker dies or a batch takes more than five minutes.
     """
-    with made_ahead(partial(_decoded, pictures, preprocess), batches, workers) as loaded:
+    with made_ahead(partial(_decoded, pictures, preprocess), batches, workers, pictures.names) as loaded:
         yield loaded
 
 
 @contextmanager
-def made_ahead(make: Callable[[_Key], _Made], keys: Sequence[_Key], workers: int) -> Iterator[Iterator[_Made]]:
+def made_ahead(
+    make: Callable[[_Key], _Made], keys: Sequence[_Key], workers: int, names: Sequence[str] = ()
+) -> Iterator[Iterator[_Made]]:
     """What `make` makes of each key, in the keys' order, by workers that run ahead and end with the block.
 
     What comes does not depend on the number of workers. An interrupt is for the caller: workers do not see it.
@@ -92,10 +99,13 @@ def made_ahead(make: Callable[[_Key], _Made], keys: Sequence[_Key], workers: int
         make: gives the same for the same key in any process; it can be pickled.
         keys: what to make things of.
         workers: processes; 0 makes each where it is asked for.
+        names: of the pictures that `make` reads, by the numbers that it tells `reading`.
 
     Raises:
-        WorkerError: inside the block, if a worker dies or a thing takes more than five minutes.
+        WorkerError: inside the block, if a worker dies, with the picture that it was at, or a thing takes more than
+            five minutes.
     """
+    places = RawArray("q", 2 * workers) if workers else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than cores: as asked for
@@ -105,7 +115,7 @@ def made_ahead(make: Callable[[_Key], _Made], keys: Sequence[_Key], workers: int
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=workers,
-            worker_init_fn=_leave_signals_to_the_main_process,
+            worker_init_fn=partial(_begin, places),
             timeout=PATIENCE if workers else 0,
             generator=torch.Generator(),  # which workers' seeds are drawn from; else torch's own would move on
         )
@@ -120,13 +130,21 @@ def made_ahead(make: Callable[[_Key], _Made], keys: Sequence[_Key], workers: int
             raise
         cause = " ".join(str(error).split())
         raise WorkerError(
-            f"a process that decodes images was lost: {cause[: cause.find('. ') + 1] or cause}\n"
+            f"a process that decodes images was lost: {cause.partition('. ')[0].rstrip('.')}"
+            f"{_last_picture(places, names, cause)}.\n"
             "if memory ran out, take fewer workers or smaller batches; --workers 0 decodes in the main process"
         ) from error
     finally:
         loaded.close()
         if workers:
             iterator.__del__()  # ends the workers now: the traceback of an error may keep the iterator until the end
+
+
+def reading(picture: int) -> None:
+    """Notes which picture is read next: if that ends the worker that reads it, an error can name it."""
+    if _OWN is not None:
+        places, worker = _OWN
+        places[2 * worker], places[2 * worker + 1] = os.getpid(), picture
 
 
 def workers_for(images: int, device: torch.device, processes: int = 1) -> int:
@@ -174,6 +192,7 @@ def _decoded(pictures: Pictures, preprocess: Preprocess, indices: Sequence[int])
     pixels = [torch.empty(0, 3, height, width, dtype=torch.uint8)]
     unread: list[tuple[int, str]] = []
     for index in indices:
+        reading(index)
         try:
             pixels.append(pictures.pixels(index, preprocess)[None])
             read.append(index)
@@ -207,7 +226,19 @@ def _as_it_is(made: _Made) -> _Made:
     return made
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
+def _last_picture(places: Any, names: Sequence[str], cause: str) -> str:
+    """What a lost worker was at, if it told."""
+    found = _PIDS.search(cause)
+    lost = {int(pid) for pid in found[1].split(",")} if found else set()
+    told = list(places or ())
+    pictures = [picture for pid, picture in zip(told[::2], told[1::2], strict=True) if pid in lost]
+    return "".join(f"; it was at {shown(names[picture])}" for picture in pictures if picture < len(names))
+
+
+def _begin(places: Any, worker: int) -> None:
+    """What a worker does first: signals are for the main process."""
+    global _OWN
+    _OWN = (places, worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _hear_the_next)  # the first goes to a whole job: the main process ends it
 

@@ -22,7 +22,7 @@ from vitreous.data.crops import random_crop
 from vitreous.data.erasing import erase
 from vitreous.data.in_memory import Causes, keep_pictures, keep_pixels
 from vitreous.data.labelled import LabelledImages
-from vitreous.data.loading import made_ahead
+from vitreous.data.loading import made_ahead, reading
 from vitreous.data.mixing import mix, mixes
 from vitreous.data.order import Draws, epoch_order, uniform
 from vitreous.data.policies import apply_policy
@@ -160,7 +160,7 @@ def training_batches(
     of_epoch = steps_of_epoch(len(images.images), plan.batch_size)
     ends = of_epoch if steps is None else min(steps, of_epoch)
     keys = [(epoch, step, part) for step in range(first_step, ends) for part in range(plan.accumulate)]
-    with made_ahead(partial(_made, images, plan), keys, plan.workers) as made:
+    with made_ahead(partial(_made, images, plan), keys, plan.workers, images.images.image_names) as made:
         yield (_checked(batch, plan) for batch in made)
 
 
@@ -241,6 +241,7 @@ def _read(images: TrainingImages, plan: BatchPlan, samples: list[int], draws: Se
     pixels = torch.zeros(len(samples), 3, *preprocess.image_size, dtype=dtype)
     causes = {}
     for place, sample in enumerate(samples):
+        reading(sample)
         try:
             if settings.crop == "resized":
                 image, area, ratio = images.images.read(sample), settings.crop_area, settings.crop_ratio

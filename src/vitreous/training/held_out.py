@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitreous.data.in_memory import Causes, keep_pixels
 from vitreous.data.labelled import LabelledImages
-from vitreous.data.loading import made_ahead
+from vitreous.data.loading import made_ahead, reading
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.transforms import normalise
 from vitreous.errors import InputError
@@ -100,7 +100,8 @@ _Read = tuple[Tensor, Tensor, dict[int, str]]  # indices, what the model sees of
 @contextmanager
 def _batches(tested: HeldOutImages) -> Iterator[Iterator[_Read]]:
     workers = 0 if tested.pixels is not None else tested.workers
-    with made_ahead(partial(_made, tested), range(tested.batches), workers) as made:
+    names = tested.images.image_names
+    with made_ahead(partial(_made, tested), range(tested.batches), workers, names) as made:
         yield made
 
 
@@ -111,6 +112,7 @@ def _made(tested: HeldOutImages, batch: int) -> _Read:
     kept: list[Tensor] = []
     read: list[int] = []
     for place, index in zip(places, indices.tolist(), strict=True):
+        reading(index)
         try:
             if place in tested.causes:
                 raise InputError(tested.causes[place])
