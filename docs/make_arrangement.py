@@ -45,7 +45,7 @@ vitreous.write_arrangement(found, "arrangement.html")
 LIMITS = """## Limits
 
 - Two small models, one training run each: an interval tells what other images would change, not what another run would.
-  They learned the same images, but not equally long: the ViT saw each 40 times, the first 20 without RandAugment and
+  They learned the same images, but not equally long: the ViT saw each 54 times, the first 20 without RandAugment and
   CutMix, the CNN 7 times with both.
 - Shuffled tiles have edges that no photograph has, and both models were trained without such edges: a fall of accuracy
   is due to these as well as to the arrangement.

@@ -57,7 +57,7 @@ def page() -> str:
 
 
 def faults() -> str:
-    return f"`make soak`\n\n{table(json.loads((RESULTS / 'soak.json').read_text('utf-8')))}"
+    return table(json.loads((RESULTS / "soak.json").read_text("utf-8")))
 
 
 def recipes() -> str:

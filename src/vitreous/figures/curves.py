@@ -20,7 +20,7 @@ Lines = Sequence[Mapping[str, Any]]
 _HEIGHT, _HEIGHT_OF_RATE = 2.5, 1.5  # inches
 _DOTS = 40  # tests of a run that are shown as dots; more would be a thick line
 _LETTERS = 60  # of a run's name, before its middle is left out
-_CAPTION = ("thin: while it learned, images changed and mixed by chance", "dots: on the test part, after each epoch")
+_CAPTION = ("thin: while it learned, images changed and mixed by chance", "thick: on the test part, after each epoch")
 
 
 def draw_curves(runs: Mapping[str, Lines]) -> Figure:
