@@ -14,7 +14,7 @@ import pytest
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.images import Encoded
 from vitreous.data.sources.streams import LabelledStream
-from vitreous.errors import CheckpointError, InputError
+from vitreous.errors import CheckpointError, InputError, MemoryLimitError
 from vitreous.interrupts import Terminated
 from vitreous.training import loop, places, preparing
 from vitreous.training.config import Keeping, Optim, TrainConfig
@@ -92,7 +92,7 @@ def test_a_run_that_ended_without_warning_goes_on_from_its_last_state(
 
     _before(monkeypatch, "_step", lose)
     for _ in range(2):
-        with pytest.raises(MemoryError):
+        with pytest.raises(MemoryLimitError):
             train(config, tmp_path / "lost", progress=False)
     train(config, tmp_path / "lost", progress=False)
     assert _result(tmp_path / "lost") == _result(tmp_path / "whole")
@@ -135,7 +135,7 @@ def test_an_epoch_that_was_written_and_not_saved_is_not_written_twice(
             raise MemoryError
 
     _before(monkeypatch, "write_place", lose)
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryLimitError):
         train(config, tmp_path / "lost", progress=False)
     assert len((tmp_path / "lost" / "metrics.jsonl").read_text().splitlines()) == 1
     train(config, tmp_path / "lost", progress=False)

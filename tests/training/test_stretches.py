@@ -18,7 +18,7 @@ from vitreous.data.datasets import open_dataset
 from vitreous.data.order import epoch_order, keyed_seed
 from vitreous.data.sources.streams import BEGINNING, LabelledStream, StreamPlace, open_stream
 from vitreous.data.training_batches import TrainingImages
-from vitreous.errors import ConfigError, InputError
+from vitreous.errors import ConfigError, InputError, MemoryLimitError
 from vitreous.interrupts import Terminated
 from vitreous.training import loop, preparing
 from vitreous.training.config import Keeping, TrainConfig
@@ -169,7 +169,7 @@ def test_a_stream_that_ended_without_warning_goes_on_from_its_last_state(
 
     monkeypatch.setattr(loop, "_step", lose)
     for _ in range(4):
-        with pytest.raises(MemoryError):
+        with pytest.raises(MemoryLimitError):
             train(config, tmp_path / "lost", progress=False)
     train(config, tmp_path / "lost", progress=False)
     assert _result(tmp_path / "lost") == _result(tmp_path / "whole")
