@@ -65,15 +65,27 @@ def test_the_first_bad_step_is_named_with_the_files_of_its_part(bad: float, tmp_
     assert (tmp_path / "bad-batch.txt").read_text().splitlines() == ["e.png", "a.png", "c.png", "h.png"]
 
 
-def test_all_processes_say_what_the_one_with_the_bad_loss_says(tmp_path: Path) -> None:
-    class Second(Ranks):
-        def gather_texts(self, texts: Sequence[str]) -> list[str]:
-            return [*texts, "of the second", *texts]
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_processes_name_the_files_of_the_one_with_the_bad_loss(rank: int, tmp_path: Path) -> None:
+    class Two(Ranks):
+        """Rank 0 has a good loss, rank 1 a bad one; what one of them says, both get."""
 
+        def any(self, flag: bool) -> bool:
+            assert flag == (rank == 1)
+            return True
+
+        def gather_texts(self, texts: Sequence[str]) -> list[str]:
+            told.append(list(texts))
+            return [["the loss is nan"], ["e.png", "a.png", "c.png", "h.png"]][len(told) - 1]
+
+    told: list[list[str]] = []
     tally = Tally(tmp_path, NAMES)
-    tally.waiting.append(_step(9, length=float("nan")))  # which all of them see
-    with pytest.raises(NumericError, match=r"^of the second$"):
-        tally.settle(1.0, Second(world=2))
+    losses = (float("nan"), 1.0) if rank else (1.0, 1.0)
+    tally.waiting.append(_step(9, losses=losses, length=float("nan")))  # the length is the same in both
+    with pytest.raises(NumericError, match=r"the loss is nan at step 10, in the batch of e\.png, a\.png, c\.png and 1"):
+        tally.settle(1.0, Two(rank, 2))
+    assert told == ([["the loss is nan"], ["e.png", "a.png", "c.png"]] if rank else [[], []])
+    assert (tmp_path / "bad-batch.txt").exists() == (rank == 0)  # which writes all files
 
 
 def test_a_hostile_name_is_shown_harmless(tmp_path: Path) -> None:

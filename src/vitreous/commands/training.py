@@ -7,14 +7,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from vitreous.checking import check_choice
 from vitreous.commands.words import File, Images, Model, check_figure, print_json
 from vitreous.errors import ConfigError, InputError
-from vitreous.training.config import TrainConfig
+from vitreous.training.config import TrainConfig, Unreadable
+
+_TOLD = 20
+"""Images that could not be read and are named."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Evaluate:
     """A folder with a folder for each class, a parquet file, or digits."""
     batch_size: int = 64
     """Images in a forward pass."""
-    unreadable: Literal["stop", "skip"] = "stop"
+    unreadable: Unreadable = "stop"
     """What an image does that cannot be read: `skip` leaves it out and says so."""
     confusion: File = None
     """Draw which class was taken for which: a PNG, PDF or SVG file."""
@@ -126,12 +129,14 @@ class Predict:
 
 
 def _tell_unread(unread: dict[str, str]) -> None:
-    """A line on standard error for each image that could not be read."""
+    """A line on standard error for each of the first images that could not be read."""
     from vitreous.data.images import shown
     from vitreous.progress import say
 
-    for cause in unread.values():
+    for cause in list(unread.values())[:_TOLD]:
         say(f"left out: {shown(cause)}")
+    if len(unread) > _TOLD:
+        say(f"left out: {len(unread) - _TOLD:,} more")
 
 
 def started_from(arguments: list[str]) -> TrainConfig:

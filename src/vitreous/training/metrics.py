@@ -97,22 +97,24 @@ class Tally:
                 total[name] = total.get(name, 0.0) + value
 
     def _check(self, step: Step, ranks: Ranks) -> None:
-        pairs = zip(step.losses, step.samples, strict=True)
-        bad = [self._refusal("loss", loss, step.step, samples) for loss, samples in pairs if not loss.isfinite()]
-        if not step.length.isfinite():  # the same in all processes: all say what the one with the bad loss says
-            length = self._refusal("gradient's length", step.length, step.step, torch.cat(step.samples))
-            bad = ranks.gather_texts(bad) or ranks.gather_texts([length])
-        if bad:
-            raise NumericError(bad[0])
-
-    def _refusal(self, what: str, value: Tensor, step: int, samples: Tensor) -> str:
-        listed = [shown(self.image_names[sample]) for sample in samples.tolist()]
-        names, more = ", ".join(listed[:NAMED]), ""
-        if len(listed) > NAMED:
-            write_atomically(self.out / BAD_BATCH, "".join(f"{name}\n" for name in listed))
-            more = f" and {len(listed) - NAMED} more, all in {self.out / BAD_BATCH}"
-        return (
-            f"the {what} is {value.item()} at step {step + 1}, in the batch of {names}{more}\n"
+        parts = zip(step.losses, step.samples, strict=True)
+        bad = [("loss", loss, samples) for loss, samples in parts if not loss.isfinite()][:1]
+        if not step.length.isfinite():  # the same in all processes, which look for a bad loss among them first
+            bad = bad if ranks.any(bool(bad)) else [("gradient's length", step.length, torch.cat(step.samples))]
+        elif bad:
+            ranks = Ranks()  # of a bad loss with a good gradient the others know nothing
+        else:
+            return
+        found = ranks.gather_texts([f"the {what} is {value.item()}" for what, value, _ in bad])[0]
+        samples = [sample for *_, of_part in bad for sample in of_part.tolist()]
+        names = ranks.gather_texts([shown(self.image_names[sample]) for sample in samples])
+        more = ""
+        if len(names) > NAMED:
+            more = f" and {len(names) - NAMED} more, all in {self.out / BAD_BATCH}"
+            if ranks.is_main:
+                write_atomically(self.out / BAD_BATCH, "".join(f"{name}\n" for name in names))
+        raise NumericError(
+            f"{found} at step {step.step + 1}, in the batch of {', '.join(names[:NAMED])}{more}\n"
             "states and models from before it are kept; lower optimizer.learning_rate, raise optimizer.warmup, or set\n"
             "optimizer.clip, and train into another folder"
         )
