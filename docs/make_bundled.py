@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,8 @@ def main() -> None:
     folder = BUNDLED / given.name
     provenance = dict(trained.model.provenance["saved"])
     provenance["data"] = provenance["data"] | {"name": "cifar10"}
-    starts = (None, "first/model", "second/model")
-    provenance["config"] = provenance["config"] | {"data": "cifar10", "start": starts[len(given.runs) - 1]}
+    start = re.findall(r"--start (\S+)", COMMANDS[given.name])[-1:]
+    provenance["config"] = provenance["config"] | {"data": "cifar10", "start": start[0] if start else None}
     save(trained.model.bfloat16(), folder, provenance=provenance)
     opened = open_model(folder)
     found = evaluate(opened, open_dataset(given.data), batch_size=500, progress=True)

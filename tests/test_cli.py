@@ -24,6 +24,7 @@ from vitreous.inspection import Inspection
 from vitreous.measures.flow import attention_flow
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
+from vitreous.training.lock import locked_run
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
@@ -208,10 +209,22 @@ def test_what_a_recipe_cannot_know_is_asked_for(tmp_path, monkeypatch, capsys) -
     assert not Path("run").exists()
 
 
+def test_curves_that_cannot_be_drawn_do_not_fail_a_run_that_is_done(tmp_path, capsys) -> None:
+    arguments = "train", "--preset", "digits", "--epochs", 1, "--out", tmp_path / "run"
+    assert run(*arguments) == 0
+    (tmp_path / "run" / "curves.png").unlink()
+    with locked_run(tmp_path / "run"):
+        assert run(*arguments) == 0
+    said = capsys.readouterr()
+    assert "no curves were drawn: " in said.err and "model:" in said.out
+    assert run(*arguments) == 0
+    assert (tmp_path / "run" / "curves.png").exists()
+
+
 def test_a_model_that_is_larger_than_the_machine_is_refused(tmp_path, capsys) -> None:
     assert run("train", "--preset", "digits", "--model.width", 65536, "--out", tmp_path / "run") == 5
     assert re.search(
-        r"the model has 137,\d+,\d+,\d+ weights; to train them here takes 2,\d+ GiB", capsys.readouterr().err
+        r"the model has 137,\d+,\d+,\d+ weights; to train them here takes 2,\d+\.\d GiB", capsys.readouterr().err
     )
     assert not (tmp_path / "run").exists()
 

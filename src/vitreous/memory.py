@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from vitreous.errors import MemoryLimitError
 
 _WORDS = re.compile(r"can't allocate memory|not enough memory|out of memory|bad_alloc|cannot allocate", re.IGNORECASE)
-_BYTES = re.compile(r"allocate (\d+) bytes")
+_BYTES = re.compile(r"allocate (\d+) bytes")  # on the CPU
+_AMOUNT = re.compile(r"allocate ([\d.]+ [KMGT]iB)")  # on a GPU
 
 
 @contextmanager
@@ -28,14 +29,19 @@ def shortage_named(remedy: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as cause:
         if not is_shortage(cause):
             raise
-        asked = _BYTES.search(str(cause))
-        amount = f" for {int(asked[1]) / 2**30:,.2f} GiB more" if asked else ""
-        raise MemoryLimitError(f"there is not enough memory{amount}\n{remedy}") from cause
+        raise MemoryLimitError(f"there is not enough memory{_amount(str(cause))}\n{remedy}") from cause
 
 
 def is_shortage(error: BaseException) -> bool:
     """Whether it says that memory cannot be had."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_WORDS.search(str(error))))
+
+
+def _amount(message: str) -> str:
+    if found := _BYTES.search(message):
+        return f" for {int(found[1]) / 2**30:,.2f} GiB more"
+    found = _AMOUNT.search(message)
+    return f" for {found[1]} more" if found else ""
 
 
 def memory_of_machine() -> int | None:

@@ -145,6 +145,23 @@ def test_a_run_that_another_trainer_finished_meanwhile_is_not_begun_anew(
     assert len(_lines(tmp_path / "run")) == 2 and (tmp_path / "run" / "best").exists()
 
 
+def test_a_run_of_another_config_that_was_finished_meanwhile_is_refused(
+    tiny_run: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = loop.process_group
+
+    @contextmanager
+    def others_first() -> Iterator[Any]:
+        monkeypatch.setattr(loop, "process_group", joined)
+        train(replace(tiny_run, seed=7), tmp_path / "run", progress=False)
+        with joined() as ranks:
+            yield ranks
+
+    monkeypatch.setattr(loop, "process_group", others_first)
+    with pytest.raises(CheckpointError, match=r"finished run of another config: seed 7 -> 0\n"):
+        train(tiny_run, tmp_path / "run", progress=False)
+
+
 def test_hidden_patches_whose_weights_are_no_numbers_leave_no_model(
     tiny_run: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from vitreous.checking import check_choice
 from vitreous.commands.words import File, Images, Model, check_figure, print_json
-from vitreous.errors import ConfigError, InputError
+from vitreous.errors import ConfigError, InputError, OutputError
 from vitreous.training.config import TrainConfig, Unreadable
 
 _TOLD = 20
@@ -191,6 +191,7 @@ def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
 def _draw_curves(out: Path, *, again: bool) -> Path | None:
     """Draws a run's metrics beside them, if need be; where matplotlib is missing nothing is drawn."""
     from vitreous.atomic import remove_unfinished
+    from vitreous.progress import say
     from vitreous.training.lock import locked_run
     from vitreous.training.runs import read_metrics
 
@@ -201,7 +202,11 @@ def _draw_curves(out: Path, *, again: bool) -> Path | None:
         return None
     path = out / "curves.png"
     if again or not path.exists():
-        with locked_run(out):
-            remove_unfinished(out)  # of one that was killed while it drew
-            write_figure(draw_curves({out.name: read_metrics(out)}), path)
+        try:
+            with locked_run(out):
+                remove_unfinished(out)  # of one that was killed while it drew
+                write_figure(draw_curves({out.name: read_metrics(out)}), path)
+        except OutputError as error:  # the model is there: that was asked for
+            say(f"no curves were drawn: {error}")
+            return None
     return path

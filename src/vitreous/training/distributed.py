@@ -47,7 +47,8 @@ class Ranks:
         world: how many processes there are, on all machines together.
         local: which of those on this machine, from 0: its GPU.
         processes: what each rank is to the operating system.
-        slow: the same processes as a group for exchanges that may have to wait long; None for one alone.
+        slow: the same processes as a group for exchanges that may have to wait long; None for one alone, and where
+            somebody else made the group, whose own patience then counts.
     """
 
     rank: int = 0

@@ -19,7 +19,7 @@ from vitreous.atomic import remove_unfinished, write_atomically
 from vitreous.checkpoints.sources import open_model
 from vitreous.checkpoints.words import MODEL
 from vitreous.data.order import keyed_seed
-from vitreous.data.sources.streams import BEGINNING
+from vitreous.data.sources.streams import BEGINNING, LabelledStream
 from vitreous.data.training_batches import TrainingBatch, steps_of_epoch, training_batches
 from vitreous.errors import CheckpointError, NumericError, OutputError
 from vitreous.interrupts import Stop, stop_when_ready
@@ -91,7 +91,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
         CheckpointError: if `out` holds a run of another config or other data, with the difference.
         MemoryLimitError: if there is not enough memory; weights that cannot fit are refused before they are drawn.
         NumericError: if the loss or a gradient becomes NaN or infinite, with the step and the files, all of them in
-            `out/bad-batch.txt`; what was saved before stays.
+            `out/bad-batch.txt` where they are more than three; what was saved before stays.
         KeyboardInterrupt: if a signal asked to stop; the step was finished, and the run saved.
     """
     began = time.monotonic()
@@ -106,6 +106,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: bool = True) -> Tra
             if not ranks.any(ranks.is_main and (out / MODEL).exists()):  # else another trainer has just finished it
                 with shortage_named("raise accumulate, set recompute, or lower batch_size, image_size or model.width"):
                     return _train(prepare(config, out, ranks, progress=progress), began)
+        check_run(out, config)  # the other's config may be another one
     return _kept(config, out, progress)
 
 
@@ -161,6 +162,8 @@ def _learn(run: Run, place: RunPlace, epoch: int, desk: _Desk) -> None:
     ahead = stretches(run.images, run.config.seed, epoch, place.start, lambda: desk.stop.asked)
     while True:
         stretch = next(ahead, None)
+        if isinstance(run.images, LabelledStream):
+            run.ranks.wait()  # each reads its window in its own time, and who is asked to stop reads no further
         if run.ranks.any(desk.stop.asked):
             desk.save(run, place)
             raise _interrupt(run, place, desk)

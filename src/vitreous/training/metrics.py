@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitreous.atomic import write_atomically
 from vitreous.data.images import shown
-from vitreous.errors import ConfigError, NumericError
+from vitreous.errors import ConfigError, NumericError, OutputError
 from vitreous.training.distributed import Ranks
 from vitreous.training.runs import BAD_BATCH, append_metrics, read_metrics
 
@@ -108,10 +108,9 @@ class Tally:
         found = ranks.gather_texts([f"the {what} is {value.item()}" for what, value, _ in bad])[0]
         samples = [sample for *_, of_part in bad for sample in of_part.tolist()]
         names = ranks.gather_texts([shown(self.image_names[sample]) for sample in samples])
-        more = ""
-        if len(names) > NAMED:
-            more = f" and {len(names) - NAMED} more, all in {self.out / BAD_BATCH}"
-            if ranks.is_main:
+        more = f" and {len(names) - NAMED} more, all in {self.out / BAD_BATCH}" if len(names) > NAMED else ""
+        if more and ranks.is_main:
+            with suppress(OutputError):  # a full disk is not what the run ends of
                 write_atomically(self.out / BAD_BATCH, "".join(f"{name}\n" for name in names))
         raise NumericError(
             f"{found} at step {step.step + 1}, in the batch of {', '.join(names[:NAMED])}{more}\n"

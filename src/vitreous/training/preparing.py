@@ -214,13 +214,16 @@ def _check_memory(config: TrainConfig, device: torch.device) -> None:
     """
     with torch.device("meta"):
         count = sum(weight.numel() for weight in VisionTransformer(config.model).parameters())
-    is_whole_here = device.type == "cpu" and config.parallel == "ddp"
-    needed = count * 4 * (4 + (config.ema > 0) if is_whole_here else 1)
+    needed = count * 4
+    if device.type == "cpu" and config.parallel == "ddp":  # all of it is here: the gradient, the average, the moments
+        rounded = config.optimizer.momentum_precision == "bfloat16"
+        moments = {"sgd": 2 if rounded else 4, "muon": 4}.get(config.optimizer.name, 8)
+        needed += count * (4 + 4 * (config.ema > 0) + moments)
     there = memory_of_machine()
     if there is not None and needed > there:
         raise MemoryLimitError(
-            f"the model has {count:,} weights; to train them here takes {needed / 2**30:,.0f} GiB, "
-            f"this machine has {there / 2**30:,.0f} GiB\nlower model.width or model.depth"
+            f"the model has {count:,} weights; to train them here takes {needed / 2**30:,.1f} GiB, "
+            f"this machine has {there / 2**30:,.1f} GiB\nlower model.width or model.depth"
         )
 
 

@@ -44,7 +44,7 @@ def stretches(
         seed: of the run.
         epoch: from 0.
         start: where to begin, as a stretch's `following` gives it; `BEGINNING` at first.
-        is_over: asked before each sample of a stream: a window takes long to read, and then there are no more.
+        is_over: asked after each sample of a stream: a window takes long to read, and then there are no more.
 
     Raises:
         InputError: if a stream has no images, or they cannot be fetched.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,18 @@ def test_what_was_read_of_a_window_is_dropped_when_it_is_over(stream: LabelledSt
     whole = list(stream.windows(seed=0, epoch=1))
     assert [window.place for window in stream.windows(seed=0, epoch=1, is_over=is_over)] == [whole[0].place]
     assert len(asked) <= 10
+
+
+def test_no_shard_is_opened_when_it_is_over(stream: LabelledStream) -> None:
+    opened: list[int] = []
+
+    def read(shard: int, left_out: int) -> Any:
+        opened.append(shard)
+        return stream.read(shard, left_out)
+
+    counted = replace(stream, read=read)
+    assert list(counted.windows(seed=0, epoch=1, is_over=lambda: len(opened) == 2))
+    assert len(opened) == 2
 
 
 def test_only_a_window_is_read_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,8 @@ class LabelledStream:
             seed: of the run.
             epoch: from 0.
             start: where to begin.
-            is_over: asked before each sample; what was read of a window is then dropped, and there are no more.
+            is_over: asked before a shard is opened and after each sample; what was read of a window is then dropped,
+                and there are no more.
 
         Raises:
             InputError: if a sample cannot be fetched, or a label is no class.
@@ -109,10 +110,15 @@ class LabelledStream:
         order = epoch_order(self.shards, seed=seed, epoch=epoch).tolist()
         for position in range(start.shards, self.shards):
             place = start if position == start.shards else StreamPlace(position)
+            if is_over():
+                return
             samples = self.read(order[position], place.samples)
-            while taken := list(islice(takewhile(lambda _: not is_over(), samples), self.window)):
+            while True:
+                taken = list(islice(takewhile(lambda _: not is_over(), samples), self.window))
                 if is_over():
                     return
+                if not taken:
+                    break
                 following = StreamPlace(position, place.samples + len(taken))
                 title = f"{self.split}/{order[position]}"
                 yield Window(self._images(taken, title, place.samples), place, following)
