@@ -75,8 +75,10 @@ class Parts:
         for name in ("imagenet1k-s16", "imagenet1k-b16", "finetune"):
             data = ["--data", f"synthetic:100x10x{384 if name == 'finetune' else 224}", "--model.classes", "10"]
             settings = ["--steps", "20", "--batch-size", images, "--accumulate", "1", "--workers", "8"]
-            start = ["--start", str(self.runs / "recipe imagenet1k-b16" / "model")] if name == "finetune" else []
-            self._train(f"recipe {name}", ["--preset", name, *data, *settings, *start])
+            if name == "finetune":  # from the recipe before, which has another GELU than the paper's models
+                start = str(self.runs / "recipe imagenet1k-b16" / "model")
+                settings += ["--start", start, "--model.activation", "gelu"]
+            self._train(f"recipe {name}", ["--preset", name, *data, *settings])
         masked = ["--preset", "cifar10-ti4", "--data", "synthetic:640x10x32", "--task", "masked-patches"]
         self._train("masked patches", [*masked, "--steps", "20"])
 
