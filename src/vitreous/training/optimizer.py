@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any
@@ -83,7 +84,7 @@ def learning_rate(step: int, steps: int, settings: Optim) -> float:
     return highest
 
 
-class WithMomentum(torch.optim.Optimizer):
+class WithMomentum(torch.optim.Optimizer, ABC):
     """What follows the momentum of each weight, kept in a tensor of its own."""
 
     def __init__(self, params: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
@@ -97,8 +98,9 @@ class WithMomentum(torch.optim.Optimizer):
                 if weight.grad is not None:
                     self._move(weight, weight.grad, self.state[weight], group)
 
+    @abstractmethod
     def _move(self, weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Moves one weight and its momentum, which `state` has after the first step, in place."""
 
 
 class RoundedSGD(WithMomentum):
